@@ -1,0 +1,402 @@
+"""Every form of data gives the same log, and every mistake one line."""
+
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vae_cf_tf.data import tables
+from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.readers import ReaderOptions, read
+from vae_cf_tf.errors import UserError
+
+# The same events in every form: user, item, rating.
+EVENTS = [
+    ("7", "30", 5.0),
+    ("007", "30", 4.0),
+    ("7", "10", 1.0),
+    ("12", "20", 3.0),
+    ("7", "30", 2.0),
+    ("12", "10", 4.0),
+]
+TITLES = {"10": "Amélie (2001)", "20": "Good, the Bad, the Ugly, The (1966)", "30": "Alien"}
+
+
+def csv_text(separator=",", header="userId,movieId,rating,timestamp", quote=""):
+    rows = [f"{quote}{u}{quote},{i},{r:g},97830{k}" for k, (u, i, r) in enumerate(EVENTS)]
+    return "\n".join(([header] if header else []) + rows).replace(",", separator) + "\n"
+
+
+def movies_csv():
+    return "movieId,title,genres\n" + "".join(f'{i},"{t}",Drama|Comedy\n' for i, t in TITLES.items())
+
+
+def write_netflix(folder, per_file):
+    by_item = {}
+    for user, item, rating in EVENTS:
+        by_item.setdefault(item, []).append(f"{user},{rating:g},2005-09-06")
+    texts = [f"{item}:\n" + "\n".join(lines) + "\n" for item, lines in by_item.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if per_file:
+        for item, text in zip(by_item, texts, strict=True):
+            (folder / f"mv_{item:0>7}.txt").write_text(text)
+    else:
+        (folder / "combined_data_1.txt").write_text("".join(texts[:2]))
+        (folder / "combined_data_2.txt").write_text("".join(texts[2:]).rstrip("\n").replace("\n", "\r\n"))
+
+
+def write_titles_netflix(path):
+    path.write_bytes("".join(f"{i},2001,{t}\n" for i, t in TITLES.items()).encode("latin-1"))
+
+
+def parquet_table(ids=pa.string(), names=("user_id", "item_id", "rating")):
+    users, items, ratings = zip(*EVENTS, strict=True)
+    columns = [pa.array(users).cast(ids), pa.array(items).cast(ids), pa.array(ratings, pa.float64())]
+    return pa.table(columns, names=list(names))
+
+
+def make_csv(folder):
+    (folder / "log.csv").write_text(csv_text())
+    return folder / "log.csv", {}
+
+
+def make_tsv(folder):
+    (folder / "log.tsv").write_text(csv_text("\t", "user_id,item_id,rating,t"))
+    return folder / "log.tsv", {}
+
+
+def make_semicolons(folder):
+    (folder / "log.csv").write_text(csv_text(";", "User-ID,ISBN,Book-Rating,x", quote='"'))
+    return folder / "log.csv", {}
+
+
+def make_reordered(folder):
+    rows = [f"{r},x,{i},{u}" for u, i, r in EVENTS]
+    (folder / "log.csv").write_bytes("\r\n".join(["\ufeffRATING,Other,SID,UID", *rows]).encode())
+    return folder / "log.csv", {}
+
+
+def make_gz(folder):
+    (folder / "log.csv.gz").write_bytes(gzip.compress(csv_text().encode()))
+    return folder / "log.csv.gz", {}
+
+
+def make_gz_in_members(folder):
+    text = csv_text().encode()
+    (folder / "log.csv.gz").write_bytes(gzip.compress(text[:50]) + gzip.compress(text[50:]))
+    return folder / "log.csv.gz", {}
+
+
+def make_parquet(folder):
+    pq.write_table(parquet_table(), folder / "log.parquet", row_group_size=2)
+    return folder / "log.parquet", {}
+
+
+def make_parquet_large_text(folder):
+    pq.write_table(parquet_table(pa.large_string()), folder / "log.parquet")
+    return folder / "log.parquet", {}
+
+
+def make_1m(folder):
+    (folder / "ratings.dat").write_text(csv_text("::", header=""))
+    lines = [f"{i}::{t}::Drama|Comedy\n" for i, t in TITLES.items()]
+    (folder / "movies.dat").write_bytes("".join(lines).encode("latin-1"))
+    return folder, TITLES
+
+
+def make_10m(folder):
+    make_1m(folder)
+    (folder / "movies.dat").write_bytes("".join(f"{i}::{t}::Drama\n" for i, t in TITLES.items()).encode("utf-8"))
+    return folder / "ratings.dat", TITLES
+
+
+def make_100k(folder):
+    (folder / "u.data").write_text(csv_text("\t", header=""))
+    (folder / "u.item").write_bytes("".join(f"{i}|{t}|01-Jan-1995||0|1\n" for i, t in TITLES.items()).encode("latin-1"))
+    return folder, TITLES
+
+
+def make_100k_with_csv_titles(folder):
+    (folder / "u.data").write_text(csv_text("\t", header=""))
+    (folder / "movies.csv").write_text(movies_csv(), encoding="utf-8")
+    return folder / "u.data", TITLES
+
+
+def make_20m(folder):
+    (folder / "ratings.csv").write_text(csv_text())
+    (folder / "movies.csv").write_text(movies_csv(), encoding="utf-8")
+    (folder / "tags.csv").write_text("userId,movieId,tag\n")
+    return folder, TITLES
+
+
+def make_nested(folder):
+    inner = folder / "ml-20m"
+    inner.mkdir()
+    make_20m(inner)
+    (inner / "ratings.csv").unlink()
+    (inner / "ratings.csv.gz").write_bytes(gzip.compress(csv_text().encode()))
+    return folder, TITLES
+
+
+def make_netflix(folder):
+    write_netflix(folder / "training_set", per_file=True)
+    write_titles_netflix(folder / "movie_titles.txt")
+    return folder, TITLES
+
+
+def make_netflix_kaggle(folder):
+    write_netflix(folder, per_file=False)
+    write_titles_netflix(folder / "movie_titles.csv")
+    return folder, TITLES
+
+
+FORMS = [value for name, value in list(globals().items()) if name.startswith("make_")]
+
+
+def events_of(log):
+    """The log in plain Python: (user id, item id, rating) for each event."""
+    ratings = [None] * len(log.users) if log.ratings is None else log.ratings.tolist()
+    return list(zip(log.user_ids[log.users].tolist(), log.item_ids[log.items].tolist(), ratings, strict=True))
+
+
+@pytest.mark.parametrize("block", [40, 1 << 24])  # bytes: several blocks, or one
+@pytest.mark.parametrize("make", FORMS)
+def test_every_form_gives_the_same_log(make, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    path, titles = make(tmp_path)
+    log = read(str(path))
+    assert isinstance(log, Interactions)
+    by_item = "netflix" in make.__name__  # these files are sorted by item
+    assert (sorted(events_of(log)) if by_item else events_of(log)) == (sorted(EVENTS) if by_item else EVENTS)
+    assert sorted(log.user_ids) == ["007", "12", "7"]
+    assert sorted(log.item_ids) == ["10", "20", "30"]
+    assert log.titles == titles
+    assert log.users.dtype == log.items.dtype == np.int32
+    assert log.ratings.dtype == np.float32
+
+
+def test_ids_are_coded_in_order_of_first_appearance(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", 30)
+    log = read(str(make_csv(tmp_path)[0]))
+    assert log.user_ids.tolist() == ["7", "007", "12"]
+    assert log.item_ids.tolist() == ["30", "10", "20"]
+
+
+@pytest.mark.parametrize("block", [64, 1 << 24])
+@pytest.mark.parametrize("name", ["train_triplets.txt", "kaggle_visible_evaluation_triplets.txt", "log.txt"])
+def test_million_song_counts_are_no_ratings(name, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    songs = {item: "SO" + item * 8 for item in TITLES}
+    (tmp_path / name).write_text("".join(f"b80344{u}\t{songs[i]}\t{int(r)}\n" for u, i, r in EVENTS))
+    log = read(str(tmp_path / name if name == "log.txt" else tmp_path))
+    assert log.ratings is None
+    assert events_of(log) == [(f"b80344{u}", songs[i], None) for u, i, _ in EVENTS]
+
+
+def test_a_log_without_ratings(tmp_path):
+    (tmp_path / "interactions.csv.gz").write_bytes(gzip.compress(b"user_id,item_id\na b,\xc3\xbc\na b,x\n"))
+    log = read(str(tmp_path))
+    assert log.ratings is None
+    assert events_of(log) == [("a b", "ü", None), ("a b", "x", None)]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint32()])
+def test_parquet_integers_become_text(kind, tmp_path):
+    pq.write_table(parquet_table(kind), tmp_path / "interactions.parquet")
+    assert events_of(read(str(tmp_path))) == [(str(int(u)), i, r) for u, i, r in EVENTS]
+
+
+def test_parquet_categories(tmp_path):
+    table = parquet_table()
+    for k in (0, 1):
+        table = table.set_column(k, table.column_names[k], table.column(k).dictionary_encode())
+    pq.write_table(table, tmp_path / "x.pq")
+    assert events_of(read(str(tmp_path / "x.pq"))) == EVENTS
+
+
+def test_columns_named_by_options(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(csv_text(header="Who,What,Liked,userId"))
+    log = read(str(path), ReaderOptions(user_column="Who", item_column="what", rating_column="liked"))
+    assert events_of(log) == EVENTS
+    log = read(str(path), ReaderOptions(user_column="who", item_column="what"))
+    assert events_of(log) == [(u, i, None) for u, i, _ in EVENTS]
+
+
+def test_titles_by_option(tmp_path):
+    path = make_20m(tmp_path)[0]
+    (tmp_path / "names.tsv").write_text("id\tyear\tName\n10\t2001\tOne, or ten\n")
+    assert read(str(path), ReaderOptions(item_titles=str(tmp_path / "names.tsv"))).titles == {"10": "One, or ten"}
+    (tmp_path / "names.csv").write_text("10,Ten\n20,Twenty\n")
+    log = read(str(path / "ratings.csv"), ReaderOptions(item_titles=str(tmp_path / "names.csv")))
+    assert log.titles == {"10": "Ten", "20": "Twenty"}
+
+
+def test_recbole_headers_and_empty_lines(tmp_path):
+    (tmp_path / "x.inter").write_text("\nuser_id:token\titem_id:token\trating:float\n\n1\t2\t 4.5 \n\n3\t4\t5\n\n")
+    assert events_of(read(str(tmp_path / "x.inter"))) == [("1", "2", 4.5), ("3", "4", 5.0)]
+
+
+# --- mistakes
+
+GOOD = "userId,movieId,rating\n1,2,3\n"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("userId,movieId,rating\n", "holds no rows"),
+        (GOOD + "4,5\n", "line 3: 2 columns where the header has 3.*'4,5'"),
+        (GOOD + "\n4,5,6,7\n", "line 4: 4 columns where the header has 3.*'4,5,6,7'"),
+        (GOOD + "4,5,good\n", "line 3: the rating is 'good', not a number.*'4,5,good'"),
+        (GOOD + "4,5,\n", "line 3: the rating is empty"),
+        (GOOD + "4,5,NaN\n", "line 3: the rating is 'NaN', not a finite number"),
+        (GOOD + "4,5,inf\n", "line 3: the rating is 'inf', not a finite number"),
+        (GOOD + ",5,4\n", "line 3: the user id is ''"),
+        (GOOD + "4,,4\n", "line 3: the item id is ''"),
+        (GOOD + "4, ,4\n", "line 3: the item id is ' '"),
+        (GOOD + "NaN,5,4\n", "line 3: the user id is 'NaN'"),
+        (GOOD + "4,5\udcff,4\n", "line 3: it is not UTF-8 text"),
+        (GOOD + '"4,5,4\n6,7,1\n', "line 3: 1 column where"),
+        (GOOD + "4,5,1_0\n", "cannot be read: .*1_0"),
+        ("a,b,c\n1,2,3\n", r"no user and item column .*--user_column, --item_column, --rating_column.*Found: a, b, c"),
+        ("user,b,c\n1,2,3\n", "no item column .*Found: user, b, c"),
+        ("1,2,3\n1,2,3\n", "no header line.*--user_column"),
+        ("1\t2\t3\n1\t2\t3\n", "no header line"),
+        ("users\n1\n", "single column"),
+        ("1::2::3::4\n1::2\n", "line 2: 2 columns where the first line has 4"),
+        ("1::2::3::4\n1::2::x::4\n", "line 2: the rating is 'x'"),
+        ("1\t2\t3\t4\n1\t2\t\t4\n", "line 2: the rating is empty"),
+        ("a\tSOABCDEFGHIJKLMNOP\t3\n\tSOABCDEFGHIJKLMNOP\t3\n", "line 2: the user id is ''"),
+        ("1:\n5,3,2005-01-01\n5,2005-01-01\n", "line 3: 2 columns where user,rating,date"),
+        ("1:\n5,3,2005-01-01\n5,x,2005-01-01\n", "line 3: the rating is 'x'"),
+        ("1:\n5,3,2005-01-01\n,4,2005-01-01\n", "line 3: the user id is ''"),
+        ("1:\n2:\n", "holds no rows|no rows"),
+    ],
+)
+def test_errors_in_text(text, words, packed, tmp_path):
+    path = tmp_path / ("log.csv.gz" if packed else "log.csv")
+    raw = text.encode("utf-8", "surrogateescape")
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    if packed and text.startswith("1:\n"):
+        pytest.skip("Netflix files are not gzipped")
+    with pytest.raises(UserError, match=words) as error:
+        read(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_line_is_found_beyond_the_first_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", 1000)
+    (tmp_path / "log.csv").write_text("user,item,rating\n" + "1,2,3\n" * 2000 + "1,2,three\n" + "1,2,3\n" * 2000)
+    with pytest.raises(UserError, match="line 2002: the rating is 'three'"):
+        read(str(tmp_path / "log.csv"))
+
+
+def write_parquet(names=("user", "item", "rating"), **columns):
+    return lambda path: pq.write_table(pa.table(dict(zip(names, columns.values(), strict=True))), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("x.csv", lambda p: None, "no file or folder .*--data"),
+        ("x.csv", lambda p: p.write_bytes(bytes(range(256))), "binary file"),
+        ("x.csv", lambda p: p.write_bytes(GOOD.encode("utf-16")), "UTF-16"),
+        ("x.csv.gz", lambda p: p.write_bytes(GOOD.encode()), "named .gz but is not gzipped"),
+        ("x.csv.gz", lambda p: p.write_bytes(gzip.compress(GOOD.encode())[:-4]), r"truncated or corrupt \.gz"),
+        ("x.csv.gz", lambda p: p.write_bytes(gzip.compress(GOOD.encode() * 99)[:40]), r"truncated or corrupt \.gz"),
+        ("x.csv.gz", lambda p: p.write_bytes(gzip.compress(GOOD.encode())[:-8] + b"12345678"), "truncated or corrupt"),
+        ("x.parquet", lambda p: p.write_text(GOOD), "not a Parquet file"),
+        ("x.parquet", lambda p: p.write_bytes(b"PAR1" + b"x" * 50), "cannot be read"),
+        ("x.zip", lambda p: p.write_bytes(b"PK\3\4" + b"\0" * 50), "zip archive; unpack"),
+        ("x.parquet", write_parquet(a=["1", None], b=["1", "2"], c=[1, 2]), "row 2: the user is empty"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", ""], c=[1, 2]), "row 2: the item is empty"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=[1, float("nan")]), "row 2: the rating is empty or"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=["1", "x"]), "column rating is of type string"),
+        ("x.parquet", write_parquet(a=[1.5, 2.0], b=["1", "2"], c=[1, 2]), "column user is of type double"),
+        (
+            "x.parquet",
+            write_parquet(("u1", "v", "w"), a=["1"], b=["1"], c=[2]),
+            "no user and item column .*Found: u1, v, w",
+        ),
+        (
+            "x.parquet",
+            write_parquet(a=pa.array([], pa.string()), b=pa.array([], pa.string()), c=pa.array([], pa.int8())),
+            "holds no rows",
+        ),
+    ],
+)
+def test_errors_of_files(name, write, words, tmp_path):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(UserError, match=words) as error:
+        read(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_gz_cut_in_its_middle(tmp_path):
+    random = np.random.default_rng(0)
+    text = "user,item\n" + "".join(f"{a},{b}\n" for a, b in random.integers(10**6, size=(100_000, 2)).tolist())
+    packed = gzip.compress(text.encode())
+    (tmp_path / "log.csv.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UserError, match=r"truncated or corrupt \.gz"):
+        read(str(tmp_path / "log.csv.gz"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (ReaderOptions(user_column="who"), "no column named by --user_column=who.*Found: userId, movieId, rating"),
+        (ReaderOptions(rating_column="liked"), "--rating_column=liked"),
+        (ReaderOptions(user_column="movieId"), "not the same one twice"),
+        (ReaderOptions(item_titles="nowhere.csv"), r"no file or folder nowhere\.csv"),
+    ],
+)
+def test_errors_of_options(options, words, tmp_path):
+    (tmp_path / "log.csv").write_text(GOOD)
+    with pytest.raises(UserError, match=words):
+        read(str(tmp_path / "log.csv"), options)
+
+
+def test_a_file_of_titles_without_titles(tmp_path):
+    (tmp_path / "log.csv").write_text(GOOD)
+    (tmp_path / "titles.csv").write_text("1\n2\n")
+    with pytest.raises(UserError, match="holds no item titles"):
+        read(str(tmp_path / "log.csv"), ReaderOptions(item_titles=str(tmp_path / "titles.csv")))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "it holds nothing.*ratings"),
+        (["a.bin", "b.txt"], r"it holds a\.bin, b\.txt.*mv_\*\.txt.*unique_sid\.txt"),
+        (["training_set.tar"], "unpack the archive first"),
+    ],
+)
+def test_folders_of_no_known_layout(names, words, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=words) as error:
+        read(str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_netflix_file_that_is_none(tmp_path):
+    write_netflix(tmp_path, per_file=True)
+    (tmp_path / "mv_0000011.txt").write_text("7,3,2005-01-01\n")
+    with pytest.raises(UserError, match=r"mv_0000011\.txt does not start with"):
+        read(str(tmp_path))
+
+
+def test_a_bad_line_in_one_of_the_netflix_files(tmp_path):
+    write_netflix(tmp_path, per_file=True)
+    (tmp_path / "mv_0000011.txt").write_text("11:\n7,3,2005-01-01\n7,,2005-01-01\n")
+    with pytest.raises(UserError, match=r"mv_0000011\.txt, line 3: the rating is empty"):
+        read(str(tmp_path))

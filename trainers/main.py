@@ -1,0 +1,44 @@
+"""Trains, judges and exports a recommender: `python -m trainers.main --flagfile=vamp.flags`.
+
+Every setting is a flag; a flagfile is a model, and later flags override it. The same command resumes an interrupted run.
+"""
+
+import dataclasses
+import sys
+
+from absl import app, flags
+
+from vae_cf_tf import quiet
+from vae_cf_tf.commands import guarded
+from vae_cf_tf.config import Config
+
+_DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+
+
+def define_flags() -> None:
+    """A flag for each setting of `Config`, with its default and its help text."""
+    for field in dataclasses.fields(Config):
+        choices, text = field.metadata["choices"], field.metadata["help"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, list(choices), text)
+        else:
+            _DEFINE[type(field.default)](field.name, field.default, text)
+
+
+def config_from_flags() -> Config:
+    return Config(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)})
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
+    config = config_from_flags()
+    quiet.import_tensorflow()
+    from trainers.train import train_and_evaluate
+
+    train_and_evaluate(config)
+
+
+if __name__ == "__main__":
+    define_flags()
+    sys.exit(guarded(main))

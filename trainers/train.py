@@ -1,0 +1,136 @@
+"""The main job: data → split → training → evaluation → checkpoint → SavedModel, in one workdir."""
+
+import dataclasses
+import json
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+
+from export.savedmodel import export_run
+from trainers import summary
+from trainers.callbacks import Keep, StopOnNaN, Validate
+from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics
+from vae_cf_tf.config import Config
+from vae_cf_tf.data.load import load_split
+from vae_cf_tf.data.split import Split
+from vae_cf_tf.models import Autoencoder, build
+from vae_cf_tf.workdir import Workdir
+
+Say = Callable[[str], None]
+
+
+def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
+    """Runs the main job in `config.workdir`, or what is left of it, and returns what metrics.json holds.
+
+    Args:
+      config: settings.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: bad data, a workdir of another configuration, a damaged checkpoint, a loss that is NaN.
+    """
+    workdir = Workdir(config.workdir)
+    workdir.claim(config)
+    split = _prepare(config, workdir, say)
+    compared = _baselines(config, workdir, split, say)
+    model = build(config, len(split.item_ids), split.train)
+    keep = _fit(model, split, config, workdir, say)
+    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    rank = evaluation.model_ranker(model)
+    per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
+    seconds = float(np.median([row["seconds"] for row in keep.rows]))
+    values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
+        "best_epoch": keep.best_epoch,
+        "epochs": keep.epochs_done,
+        "seconds_per_epoch": seconds,
+        "users_per_second": split.train.shape[0] / seconds,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "baselines": compared,
+        "data_fingerprint": split.fingerprint(),
+        "config": dataclasses.asdict(config),
+    }
+    workdir.write_metrics(values)
+    exported = export_run(workdir, config.export_dir or workdir.path / "export")
+    say(summary.table(values))
+    say(summary.examples(split, rank))
+    say(f"Checkpoint: {workdir.best}\nSavedModel: {exported}")
+    return values
+
+
+PARTS = ("test", "validation")
+
+
+def _prepare(config: Config, workdir: Workdir, say: Say) -> Split:
+    """The workdir's split; made and written there at the first start."""
+    if workdir.has_split():
+        split = workdir.split()
+    else:
+        say(f"Reading {config.data or config.dataset or 'the embedded data set'} …")
+        split = load_split(config)
+        evaluation.check_catalogue(len(split.item_ids))
+        split.save(workdir.path)
+    say(
+        f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
+        f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
+    )
+    return split
+
+
+def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
+    """Metrics of popularity and EASE on the same users, computed once a workdir."""
+    if workdir.baselines.exists():
+        return json.loads(workdir.baselines.read_text())
+    say("Baselines: popularity, EASE …")
+    ranked = {"popularity": baselines.popularity}
+    if len(split.item_ids) <= config.ease_max_items:
+        ranked |= {f"EASE, λ {l2:g}": _ease_with(l2) for l2 in config.ease_l2_values}
+    found: dict[str, Any] = {}
+    for name, fitted in ranked.items():
+        rank = evaluation.score_ranker(fitted(split.train))
+        found[name] = {
+            part: metrics.summary(evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size))
+            for part in PARTS
+        }
+    best = max((name for name in found if name != "popularity"), key=_validation_of(found), default=None)
+    found = {name: figures for name, figures in found.items() if name in ("popularity", best)}
+    workdir.write_baselines(found)
+    return found
+
+
+def _ease_with(l2: float) -> Callable[[sp.csr_matrix], baselines.Scores]:
+    return lambda train: baselines.ease(train, l2)
+
+
+def _validation_of(found: dict[str, Any]) -> Callable[[str], float]:
+    return lambda name: found[name]["validation"]["ndcg@100"]["mean"]
+
+
+def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> Keep:
+    """Trains the model from where the workdir's checkpoint stands."""
+    steps = batches.steps_per_epoch(split.train, config.batch_size)
+    model.compile_for(steps)
+    warmup_epochs = config.beta_warmup if config.beta_unit == "epoch" else config.beta_warmup / steps
+    keep = Keep(workdir, config.patience, warmup_epochs, config.checkpoint_seconds)
+    keep.restore(model)
+    if keep.stopped or keep.epochs_done >= config.epochs:
+        say(f"Trained already: {keep.epochs_done} epochs.")
+        return keep
+    if keep.epochs_done:
+        say(f"Resuming after epoch {keep.epochs_done}.")
+    model.fit(
+        batches.shuffled(split.train, config.batch_size, config.seed, keep.epochs_done),
+        epochs=config.epochs,
+        initial_epoch=keep.epochs_done,
+        steps_per_epoch=steps,
+        callbacks=[
+            StopOnNaN(),
+            Validate(split, config.eval_batch_size),
+            keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
+            keep,
+        ],
+    )
+    return keep

@@ -1,0 +1,54 @@
+"""From a sparse matrix to batches of histories, without ever writing out a row."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+HISTORIES = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1, row_splits_dtype=tf.int32)
+
+
+def ragged(rows: sp.csr_matrix) -> tf.RaggedTensor:
+    """Histories, int32 [users, (items)], of the rows of a users × items matrix."""
+    return _ragged(tf.constant(rows.indices, tf.int32), tf.constant(rows.indptr, tf.int32))
+
+
+def in_order(matrix: sp.csr_matrix, batch_size: int) -> Iterator[tuple[slice, tf.RaggedTensor]]:
+    """Batches of all rows from the first to the last, each with its place."""
+    for start in range(0, matrix.shape[0], batch_size):
+        place = slice(start, min(start + batch_size, matrix.shape[0]))
+        yield place, ragged(matrix[place])
+
+
+def steps_per_epoch(matrix: sp.csr_matrix, batch_size: int) -> int:
+    """Batches of an epoch; the last one may be smaller."""
+    return -(-matrix.shape[0] // batch_size)
+
+
+def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """An endless stream of histories for training: each epoch its own permutation, a function of (seed, epoch) alone.
+
+    Args:
+      train: [users, items].
+      batch_size: users in a batch; an epoch's last batch holds the rest.
+      seed: seed of the permutations.
+      first_epoch: the epoch (from 0) that the stream starts with.
+    """
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        epoch = first_epoch
+        while True:
+            order = np.random.default_rng([seed, epoch]).permutation(train.shape[0])
+            for start in range(0, len(order), batch_size):
+                rows = train[order[start : start + batch_size]]
+                yield rows.indices, rows.indptr
+            epoch += 1
+
+    vector = tf.TensorSpec([None], tf.int32)
+    flat = tf.data.Dataset.from_generator(generate, output_signature=(vector, vector))
+    return flat.map(_ragged).prefetch(2)
+
+
+def _ragged(items: tf.Tensor, splits: tf.Tensor) -> tf.RaggedTensor:
+    return tf.RaggedTensor.from_row_splits(items, splits, validate=False)

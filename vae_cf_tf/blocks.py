@@ -1,0 +1,131 @@
+"""Hidden blocks, and the linear products that they are made of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vae_cf_tf.histories import Bags
+
+INITIALIZERS = ("he", "glorot")
+
+
+def _kernel_and_bias(name: str, fan_in: int, fan_out: int) -> tuple[keras.Initializer, keras.Initializer]:
+    if name == "he":  # Kim & Suh's code: He-normal kernels over PyTorch's default biases
+        bound = fan_in**-0.5
+        return keras.initializers.RandomNormal(stddev=(2 / fan_in) ** 0.5), keras.initializers.RandomUniform(
+            -bound, bound
+        )
+    if name == "glorot":  # Liang et al.'s code: Xavier-uniform kernels, biases N(0, .001²) truncated
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        return keras.initializers.RandomUniform(-bound, bound), keras.initializers.TruncatedNormal(stddev=0.001)
+    raise ValueError(f"`initializer` should be one of {INITIALIZERS}. Received: `initializer` = {name!r}.")
+
+
+class Linear(keras.layers.Layer):
+    """x W + b, for dense rows, for bags of items, or for the two side by side.
+
+    Args:
+      input_dim: width of x.
+      units: width of the result.
+      initializer: "he" or "glorot" (see `vae_cf_tf.config`).
+      fan_out: units of the whole product in the published code, where this is a part of it.
+
+    Call arguments:
+      x: float [batch, input_dim]; or `Bags` over at most input_dim items; or a pair of either and float [batch, d],
+        which stand for their concatenation.
+
+    Returns:
+      float [batch, units].
+    """
+
+    def __init__(self, input_dim: int, units: int, initializer: str = "he", fan_out: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        kernel, bias = _kernel_and_bias(initializer, input_dim, fan_out or units)
+        self.input_dim, self.units = input_dim, units
+        self.kernel = self.add_weight(shape=(input_dim, units), initializer=kernel, name="kernel")
+        self.bias = self.add_weight(shape=(units,), initializer=bias, name="bias")
+        self.built = True
+
+    def call(self, x: Any) -> tf.Tensor:
+        if isinstance(x, Bags):
+            product = self._gathered(x)
+        elif isinstance(x, tuple) and isinstance(x[0], Bags):
+            bags, rest = x
+            tail = tf.convert_to_tensor(self.kernel)[-rest.shape[-1] :]
+            product = self._gathered(bags) + tf.matmul(rest, tail)
+        else:
+            product = tf.matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel)
+        return tf.nn.bias_add(product, self.bias)
+
+    def _gathered(self, bags: Bags) -> tf.Tensor:
+        """Sum of the kernel's rows of each bag: reads and, in training, updates those rows only."""
+        sums = tf.math.unsorted_segment_sum(
+            tf.gather(self.kernel, bags.items.values), bags.items.value_rowids(), bags.items.nrows()
+        )
+        return sums * tf.cast(bags.scale, sums.dtype)[:, None]
+
+
+class TanhBlock(keras.layers.Layer):
+    """tanh(xW + b): the hidden layer of Liang et al. 2018. Arguments as `Linear`."""
+
+    def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
+        super().__init__(**kwargs)
+        self.linear = Linear(input_dim, units, initializer, name="linear")
+
+    def call(self, x: Any) -> tf.Tensor:
+        return tf.tanh(self.linear(x))
+
+
+class GatedBlock(keras.layers.Layer):
+    """(xW + b)·σ(xV + c), with no other activation: the gated linear unit of Kim & Suh 2019, equation 11.
+
+    Differs from `TanhBlock` in that the unit's size is unbounded and a second product decides how much passes.
+    Arguments as `Linear`.
+    """
+
+    def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
+        super().__init__(**kwargs)
+        self.linear = Linear(input_dim, units, initializer, name="linear")
+        self.gate = Linear(input_dim, units, initializer, name="gate")
+
+    def call(self, x: Any) -> tf.Tensor:
+        return self.linear(x) * tf.sigmoid(self.gate(x))
+
+
+BLOCKS = {"tanh": TanhBlock, "gated": GatedBlock}
+
+
+class Stack(keras.layers.Layer):
+    """Blocks in a row: input_dim → units[0] → units[1] → …; no units: the identity."""
+
+    def __init__(self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", **kwargs):
+        super().__init__(**kwargs)
+        widths = [input_dim, *units]
+        self.blocks = [
+            BLOCKS[block](*pair, initializer, name=f"block_{i}")
+            for i, pair in enumerate(zip(widths, widths[1:], strict=False))
+        ]
+        self.output_dim = widths[-1]
+
+    def call(self, x: Any) -> tf.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class GaussianHeads(keras.layers.Layer):
+    """Mean and log-variance of a diagonal Gaussian, the latter clipped to [−12, 4] as in Kim & Suh's code.
+
+    Returns:
+      A pair of float [batch, latent_dim].
+    """
+
+    def __init__(self, input_dim: int, latent_dim: int, initializer: str = "he", **kwargs):
+        super().__init__(**kwargs)
+        self.mean = Linear(input_dim, latent_dim, initializer, fan_out=2 * latent_dim, name="mean")
+        self.log_variance = Linear(input_dim, latent_dim, initializer, fan_out=2 * latent_dim, name="log_variance")
+
+    def call(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.mean(h), tf.clip_by_value(self.log_variance(h), -12.0, 4.0)

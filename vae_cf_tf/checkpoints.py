@@ -1,0 +1,80 @@
+"""Checkpoints: all variables of a run and the little else it needs to go on, in one file that is whole or absent.
+
+A checkpoint is an uncompressed .npz: the variables' values by name, and `meta`, a JSON text. Its container carries a
+checksum of every array, so that damage is noticed.
+"""
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import written_aside
+
+Variables = dict[str, keras.Variable]
+
+
+def model_variables(model: keras.Model) -> Variables:
+    """The model's variables by the path of their layers, such as `encoder/heads/mean/kernel`."""
+    named: Variables = {}
+
+    def visit(layer: keras.Layer, prefix: str) -> None:
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            named[prefix + variable.name] = variable
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            visit(child, f"{prefix}{child.name}/")
+
+    visit(model, "")
+    return named
+
+
+def optimizer_variables(optimizer: keras.Optimizer) -> Variables:
+    """The optimiser's step and moments."""
+    return {f"optimizer/{i:03d}_{v.name}": v for i, v in enumerate(optimizer.variables)}
+
+
+def save(path: str | os.PathLike, variables: Variables, meta: dict[str, Any]) -> None:
+    """Writes the variables' values and `meta` as `path`: aside first, then renamed."""
+    arrays = {name: np.asarray(variable.value) for name, variable in variables.items()}
+    with written_aside(path) as aside, open(aside, "wb") as f:
+        np.savez(f, meta=json.dumps(meta), **arrays)
+
+
+def load(path: str | os.PathLike, variables: Variables) -> dict[str, Any]:
+    """Assigns what `path` holds to the variables and returns its `meta`.
+
+    Raises:
+      UserError: the file is damaged or belongs to another model.
+    """
+    with _opened(path) as archive:
+        for name, variable in variables.items():
+            if name not in archive or archive[name].shape != tuple(variable.shape):
+                raise UserError(
+                    f"The checkpoint {path} has no {name} of shape {tuple(variable.shape)}: it belongs to another model. "
+                    "Give the run another --workdir."
+                )
+            variable.assign(archive[name])
+        return json.loads(str(archive["meta"]))
+
+
+def read_meta(path: str | os.PathLike) -> dict[str, Any]:
+    """The checkpoint's `meta` alone."""
+    with _opened(path) as archive:
+        return json.loads(str(archive["meta"]))
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+    try:
+        with np.load(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
+        raise UserError(
+            f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."
+        ) from error

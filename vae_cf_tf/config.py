@@ -1,0 +1,175 @@
+"""Every setting of a run, in one frozen dataclass: the flags, metrics.json and the model card are made from it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vae_cf_tf.errors import UserError
+
+
+def _setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    low: float = -math.inf,
+    high: float = math.inf,
+    identity: bool = True,
+) -> Any:
+    """A field with its help text and the values it may take.
+
+    `identity`: a workdir belongs to one value of it, so that a resumed run cannot silently become another one.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "identity": identity}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of a run. Each field is a flag of the same name; its help text is the documentation."""
+
+    # Data
+    data: str = _setting("", "File or folder of interactions; empty: the embedded, generated data set.")
+    dataset: str = _setting(
+        "", "Public data set to download into the cache.", ("", "ml-100k", "ml-1m", "ml-20m", "ml-25m", "ml-32m")
+    )
+    user_column: str = _setting("", "Name of the user column; empty: the usual names are tried.")
+    item_column: str = _setting("", "Name of the item column; empty: the usual names are tried.")
+    rating_column: str = _setting("", "Name of the rating column; empty: the usual names are tried.")
+    item_titles: str = _setting("", "CSV or TSV of item ids and titles; empty: the data set's own, if it has any.")
+
+    # Split (Liang et al. 2018, section 4.1)
+    threshold: float = _setting(4.0, "A rating of at least this counts as an interaction.")
+    min_items_per_user: int = _setting(5, "Users with fewer interactions are left out.", low=0)
+    min_users_per_item: int = _setting(0, "Items with fewer interactions are left out.", low=0)
+    heldout_users: int = _setting(
+        0, "Users held out for validation, and as many for test; 0: a tenth of the users, at most 10,000.", low=0
+    )
+    fold_in_share: float = _setting(0.8, "Share of a held-out user's items that the model sees; the rest are targets.")
+    split_seed: int = _setting(98765, "Seed of the split; the papers' code has 98765.", low=0, high=4294967295)
+
+    # Model
+    latent: str = _setting(
+        "hierarchical", "Latent structure; none is the denoising autoencoder.", ("none", "flat", "hierarchical")
+    )
+    prior: str = _setting("vamp", "Prior of the (upper) latent variable.", ("standard", "vamp"))
+    block: str = _setting("gated", "Hidden block: tanh(Wx+b), or the gated linear unit.", ("tanh", "gated"))
+    layers: int = _setting(2, "Hidden blocks of the encoder, and of the decoder (L in the paper).", low=1)
+    hidden_dim: int = _setting(600, "Units of a hidden block.", low=1)
+    latent_dim: int = _setting(200, "Dimensions of each latent variable.", low=1)
+    likelihood: str = _setting("multinomial", "Likelihood of a user's items.", ("multinomial", "bernoulli", "gaussian"))
+    confidence: float = _setting(10.0, "Gaussian likelihood: weight of a consumed item's squared error (c1).", low=0)
+    confidence_zero: float = _setting(1.0, "Gaussian likelihood: weight of any other item's squared error (c0).", low=0)
+    input_dropout: float = _setting(
+        0.5, "Share of a history that is dropped at the encoder's input in training.", low=0, high=0.99
+    )
+    initializer: str = _setting(
+        "he",
+        "he: N(0, 2/fan_in), biases U(±1/sqrt(fan_in)), as Kim & Suh; glorot: Xavier uniform, as Liang et al.",
+        ("he", "glorot"),
+    )
+    first_layer: str = _setting(
+        "auto",
+        "Product of histories and the encoder's first kernel: over dense rows or over the history's items; "
+        "auto chooses by catalogue and density.",
+        ("auto", "dense", "sparse"),
+    )
+    pseudo_inputs: int = _setting(1000, "Pseudo-inputs of the VampPrior (K).", low=1)
+    pseudo_init: str = _setting(
+        "normal",
+        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²).",
+        ("normal", "users"),
+    )
+
+    # Training
+    optimizer: str = _setting(
+        "normalized_adam",
+        "adam, or normalized_adam: each gradient tensor divided by its L2 norm first, as Kim & Suh.",
+        ("adam", "normalized_adam"),
+    )
+    learning_rate: float = _setting(5e-4, "Step size of the optimiser.", low=0)
+    weight_decay: float = _setting(0.0, "λ of λ·Σ‖W‖², added to the loss over all kernels (Multi-DAE).", low=0)
+    batch_size: int = _setting(200, "Users in a training step.", low=1)
+    epochs: int = _setting(400, "Passes over the training users, at most.", low=1, identity=False)
+    patience: int = _setting(50, "Stop after more than this many epochs without a better validation NDCG@100.", low=0)
+    beta_cap: float = _setting(0.3, "Largest weight of the KL term.", low=0)
+    beta_warmup: float = _setting(100.0, "Length of the linear warm-up of that weight; 0: none.", low=0)
+    beta_unit: str = _setting("epoch", "What beta_warmup counts.", ("epoch", "step"))
+    kl: str = _setting(
+        "sample", "KL term: from the one sample of z, or in closed form (flat, standard prior).", ("sample", "analytic")
+    )
+    seed: int = _setting(0, "Seed of every random draw but the split's.", low=0, high=2147483647)
+
+    # Evaluation
+    eval_batch_size: int = _setting(500, "Users in an evaluation step.", low=1, identity=False)
+    ease_l2: str = _setting("200,700,2000", "λ of the EASE baseline; of several, the best on validation is reported.")
+    ease_max_items: int = _setting(
+        22_000, "Largest catalogue that EASE, a dense items × items matrix, is run on.", low=0
+    )
+
+    # Run
+    workdir: str = _setting("runs/default", "Folder of everything the run writes.", identity=False)
+    export_dir: str = _setting("", "Folder of the exported SavedModel; empty: WORKDIR/export.", identity=False)
+    checkpoint_seconds: float = _setting(15.0, "Least time between two checkpoints.", low=0, identity=False)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check(field, getattr(self, field.name))
+        contradictions = {
+            "--data and --dataset both name the data; give one of them": self.data and self.dataset,
+            "--prior=vamp needs a latent variable, and --latent=none has none; use --prior=standard": (
+                self.latent == "none" and self.prior == "vamp"
+            ),
+            "--kl=analytic is known for --latent=flat with --prior=standard only; use --kl=sample": (
+                self.kl == "analytic" and (self.latent != "flat" or self.prior != "standard")
+            ),
+            "--confidence must be above --confidence_zero, or every item counts as consumed": (
+                self.likelihood == "gaussian" and self.confidence <= self.confidence_zero
+            ),
+        }
+        for message, holds in contradictions.items():
+            if holds:
+                raise UserError(f"Contradictory flags: {message}.")
+        if not 0 < self.fold_in_share < 1:
+            raise UserError(f"--fold_in_share must lie between 0 and 1. Received: {self.fold_in_share}.")
+        _ = self.ease_l2_values
+
+    @staticmethod
+    def _check(field: dataclasses.Field, value: Any) -> None:
+        choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
+        if choices and value not in choices:
+            raise UserError(f"--{field.name} must be one of {', '.join(filter(None, choices))}. Received: {value!r}.")
+        if isinstance(value, int | float) and not low <= value <= high:
+            bounds = f"at least {low}" + (f" and at most {high}" if high < math.inf else "")
+            raise UserError(f"--{field.name} must be {bounds}. Received: {value}.")
+
+    @property
+    def ease_l2_values(self) -> tuple[float, ...]:
+        try:
+            values = tuple(float(text) for text in self.ease_l2.split(","))
+        except ValueError:
+            values = ()
+        if not values or min(values) <= 0:
+            raise UserError(f"--ease_l2 takes positive numbers separated by commas. Received: {self.ease_l2!r}.")
+        return values
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """The configuration that `to_json` wrote; raises ValueError where the text is no such thing."""
+        values = json.loads(text)
+        if not isinstance(values, Mapping) or set(values) != {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError("not a configuration of this version")
+        return cls(**values)
+
+    def differences(self, other: "Config") -> list[str]:
+        """The settings, by name, that make `other` a different run."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.metadata["identity"] and getattr(self, field.name) != getattr(other, field.name)
+        ]

@@ -1,0 +1,17 @@
+"""The interaction log, as every reader gives it and the split takes it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """An interaction log, coded: one row an event, in the order of the log."""
+
+    users: np.ndarray  # int32 [events], index into user_ids
+    items: np.ndarray  # int32 [events], index into item_ids
+    user_ids: np.ndarray  # str objects [users], raw ids in order of first appearance
+    item_ids: np.ndarray  # str objects [items], likewise
+    ratings: np.ndarray | None = None  # float32 [events], None where the log has no rating: every event counts
+    titles: dict[str, str] = field(default_factory=dict)  # item id -> title, {} where unknown

@@ -1,0 +1,87 @@
+"""Encoders: the variational posteriors q(z|x) and q(z1|x, z2), and the deterministic code of an autoencoder."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_cf_tf.blocks import GaussianHeads, Stack
+from vae_cf_tf.distributions import diagonal_normal
+from vae_cf_tf.histories import Bags
+
+tfd = tfp.distributions
+
+
+class Encoder(keras.layers.Layer):
+    """q(z|x) = N(μ(x), diag σ²(x)): num_items → L blocks of hidden_dim → heads (Liang et al. 2018, equation 5).
+
+    Args:
+      num_items, hidden_dim, latent_dim: widths.
+      layers: L ≥ 1.
+      block: "tanh" or "gated".
+      initializer: "he" or "glorot".
+
+    Call arguments:
+      x: `Bags` or float [batch, num_items], normalised and dropped out already.
+
+    Returns:
+      Mean and log-variance, float [batch, latent_dim] each.
+    """
+
+    def __init__(
+        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.hidden = Stack(num_items, [hidden_dim] * layers, block, initializer, name="hidden")
+        self.heads = GaussianHeads(hidden_dim, latent_dim, initializer, name="heads")
+
+    def call(self, x: tf.Tensor | Bags) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.heads(self.hidden(x))
+
+    def posterior(self, x: tf.Tensor | Bags) -> tfd.Distribution:
+        return diagonal_normal(*self(x))
+
+
+class ConditionalEncoder(keras.layers.Layer):
+    """q(z1|x, z2): the lower posterior of the hierarchy (Kim & Suh 2019, section 3.2).
+
+    Differs from `Encoder` in that it reads z2 too: for L ≥ 2 through a block of its own, joined with that of x before
+    the remaining L − 1 blocks; for L = 1 beside x, in one block. It shares no weights with q(z2|x). Arguments as
+    `Encoder`; z2 has latent_dim dimensions.
+    """
+
+    def __init__(
+        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if layers == 1:
+            self.from_x = self.from_z2 = None
+            self.joint = Stack(num_items + latent_dim, [hidden_dim], block, initializer, name="joint")
+        else:
+            self.from_x = Stack(num_items, [hidden_dim], block, initializer, name="from_x")
+            self.from_z2 = Stack(latent_dim, [hidden_dim], block, initializer, name="from_z2")
+            self.joint = Stack(2 * hidden_dim, [hidden_dim] * (layers - 1), block, initializer, name="joint")
+        self.heads = GaussianHeads(hidden_dim, latent_dim, initializer, name="heads")
+
+    def call(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pair = (x, z2) if self.from_x is None else (self.from_x(x), self.from_z2(z2))
+        return self.heads(self.joint(pair))
+
+    def posterior(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tfd.Distribution:
+        return diagonal_normal(*self(x, z2))
+
+
+class Code(keras.layers.Layer):
+    """The bottleneck of a denoising autoencoder: num_items → L − 1 blocks of hidden_dim → a block of latent_dim.
+
+    Differs from `Encoder` in that it is a point and not a distribution. L = 1 is Mult-DAE's M → 200. Arguments as
+    `Encoder`; returns float [batch, latent_dim].
+    """
+
+    def __init__(
+        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.hidden = Stack(num_items, [hidden_dim] * (layers - 1) + [latent_dim], block, initializer, name="hidden")
+
+    def call(self, x: tf.Tensor | Bags) -> tf.Tensor:
+        return self.hidden(x)

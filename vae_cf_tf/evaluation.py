@@ -1,0 +1,60 @@
+"""Ranking the unseen items of held-out users, batch by batch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from vae_cf_tf import batches, metrics
+from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.errors import UserError
+
+Ranker = Callable[[sp.csr_matrix], np.ndarray]
+"""From fold-in histories [users, items] to the best unseen items, int [users, TOP], best first."""
+
+
+def check_catalogue(num_items: int) -> None:
+    """Raises where there are fewer items than a metric ranks."""
+    if num_items < metrics.TOP:
+        raise UserError(
+            f"The catalogue has {num_items} items, fewer than the {metrics.TOP} that NDCG@{metrics.TOP} ranks. "
+            "Keep more items (--min_users_per_item, --threshold) or bring more data."
+        )
+
+
+def evaluate(rank: Ranker, held_out: HeldOut, batch_size: int) -> dict[str, np.ndarray]:
+    """Every metric of every held-out user with targets, float64 [users with targets] each."""
+    with_targets = np.flatnonzero(np.diff(held_out.target.indptr))
+    fold_in, target = held_out.fold_in[with_targets], held_out.target[with_targets]
+    hit = np.empty((len(with_targets), metrics.TOP), bool)
+    for start in range(0, len(with_targets), batch_size):
+        place = slice(start, start + batch_size)
+        hit[place] = metrics.hits(rank(fold_in[place]), target[place])
+    return metrics.per_user(hit, np.diff(target.indptr))
+
+
+def model_ranker(model: tf.keras.Model) -> Ranker:
+    """The ranker of a model of this package."""
+
+    @tf.function(input_signature=[batches.HISTORIES])
+    def best(histories):
+        scores = model(histories)
+        seen = tf.stack([histories.value_rowids(), histories.values], axis=1)
+        never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
+        return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices
+
+    return lambda fold_in: best(batches.ragged(fold_in)).numpy()
+
+
+def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:
+    """The ranker of a function that gives scores, float [users, items]; ties go to the lower index."""
+
+    def rank(fold_in: sp.csr_matrix) -> np.ndarray:
+        scores = np.array(score(fold_in), copy=True)
+        scores[fold_in.nonzero()] = -np.inf
+        best = np.sort(np.argpartition(-scores, metrics.TOP - 1, axis=1)[:, : metrics.TOP], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, 1)
+
+    return rank

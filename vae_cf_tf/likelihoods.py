@@ -1,0 +1,95 @@
+"""Likelihoods p(x|z) of a user's items, as TFP distributions over multi-hot rows (Liang et al. 2018, section 2.2).
+
+A likelihood is made from the decoder's output f, [batch, items]. Beside `log_prob(x)` it has `item_log_probs()`, the
+scores that rank the items.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+class _ItemLikelihood(tfd.Distribution):
+    """What the three have in common: parameters f [batch, items], one event a row."""
+
+    def __init__(self, f: tf.Tensor, parameters: dict, name: str):
+        self._f = tf.convert_to_tensor(f)
+        super().__init__(
+            dtype=self._f.dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+    def _batch_shape(self):
+        return self._f.shape[:-1]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._f)[:-1]
+
+    def _event_shape(self):
+        return self._f.shape[-1:]
+
+    def _event_shape_tensor(self):
+        return tf.shape(self._f)[-1:]
+
+
+class Multinomial(_ItemLikelihood):
+    """Σ_i x_i log softmax(f)_i: the multinomial log-likelihood up to its coefficient (Liang et al. 2018, equation 2).
+
+    Differs from `tfd.Multinomial` in that log N! − Σ log x_i!, a constant for training and the larger part of its cost,
+    is left out, and that N is taken from x.
+    """
+
+    def __init__(self, f: tf.Tensor, name: str = "Multinomial"):
+        super().__init__(f, dict(locals()), name)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        # The fused kernel makes loss and gradient in one pass, but its gradient holds for rows that sum to one only.
+        total = tf.reduce_sum(x, axis=-1)
+        share = x / tf.maximum(total, 1.0)[..., None]
+        return -total * tf.nn.softmax_cross_entropy_with_logits(share, self._f)
+
+    def item_log_probs(self) -> tf.Tensor:
+        return tf.nn.log_softmax(self._f)
+
+
+class Bernoulli(_ItemLikelihood):
+    """Σ_i x_i log σ(f_i) + (1−x_i) log(1−σ(f_i)): the logistic likelihood (Liang et al. 2018, equation 4)."""
+
+    def __init__(self, f: tf.Tensor, name: str = "Bernoulli"):
+        super().__init__(f, dict(locals()), name)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return -tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(x, self._f), axis=-1)
+
+    def item_log_probs(self) -> tf.Tensor:
+        return tf.math.log_sigmoid(self._f)
+
+
+class Gaussian(_ItemLikelihood):
+    """−Σ_i (c_i/2)(x_i − f_i)², c_i = `confidence` where x_i = 1, else `confidence_zero` (Liang et al., equation 3).
+
+    A density of x and not a probability of an item; `item_log_probs` normalises f over the catalogue, which leaves the
+    ranking by f as it is.
+    """
+
+    def __init__(
+        self, f: tf.Tensor, confidence: float = 10.0, confidence_zero: float = 1.0, name: str = "Gaussian"
+    ):
+        parameters = dict(locals())
+        self._confidence, self._confidence_zero = confidence, confidence_zero
+        super().__init__(f, parameters, name)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        weight = self._confidence_zero + (self._confidence - self._confidence_zero) * x
+        return -0.5 * tf.reduce_sum(weight * (x - self._f) ** 2, axis=-1)
+
+    def item_log_probs(self) -> tf.Tensor:
+        return tf.nn.log_softmax(self._f)
+
+
+LIKELIHOODS = {"multinomial": Multinomial, "bernoulli": Bernoulli, "gaussian": Gaussian}

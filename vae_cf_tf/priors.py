@@ -1,0 +1,64 @@
+"""Priors p(z) of the (upper) latent variable. A prior is a layer whose `distribution` is a TFP distribution."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_cf_tf.distributions import MixtureOfNormals, diagonal_normal
+from vae_cf_tf.histories import dropout
+
+tfd = tfp.distributions
+
+
+class StandardNormal(keras.layers.Layer):
+    """p(z) = N(0, I) (Liang et al. 2018)."""
+
+    def __init__(self, latent_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+
+    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+        """The prior; it has no random part, and the arguments are those of every prior."""
+        zeros = tf.zeros([self.latent_dim])
+        return diagonal_normal(zeros, zeros)
+
+
+class VampPrior(keras.layers.Layer):
+    """p(z) = 1/K Σ_k q(z|u_k), u_k = clip(w_k, 0, 1): a mixture of the encoder's own posteriors at K learned
+    pseudo-inputs (Tomczak & Welling 2018, equation 9; Kim & Suh 2019, section 3.1).
+
+    As in Kim & Suh's code, pseudo-inputs pass through the encoder's input dropout in training, and are not L2-normalised.
+
+    Args:
+      encoder: gives (mean, log-variance) for rows [K, num_items]; its weights stay its own.
+      pseudo_inputs: K.
+      num_items: width of a pseudo-input.
+      start: float [K, num_items] to start from; None: N(.05, .01²).
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        pseudo_inputs: int,
+        num_items: int,
+        start: np.ndarray | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._encode = lambda u: encoder(u)  # in a closure, so that Keras counts the encoder's weights once
+        initializer = keras.initializers.RandomNormal(0.05, 0.01) if start is None else lambda shape, dtype: start
+        self.pseudo_inputs = self.add_weight(
+            shape=(pseudo_inputs, num_items), initializer=initializer, name="pseudo_inputs"
+        )
+        self.built = True
+
+    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+        """The prior under the encoder's present weights, with input dropout at `rate` drawn from `seed`."""
+        u = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), 0.0, 1.0)
+        return MixtureOfNormals(*self._encode(dropout(u, rate, seed)))
+
+
+PRIORS = ("standard", "vamp")
