@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +35,9 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
       UserError: bad data, a workdir of another configuration, a damaged checkpoint, a loss that is NaN.
     """
     workdir = Workdir(config.workdir)
-    workdir.claim(config)
+    workdir.check(config)
     split = _prepare(config, workdir, say)
+    workdir.claim(config, split)
     compared = _baselines(config, workdir, split, say)
     model = build(config, len(split.item_ids), split.train)
     keep = _fit(model, split, config, workdir, say)
@@ -65,14 +67,13 @@ PARTS = ("test", "validation")
 
 
 def _prepare(config: Config, workdir: Workdir, say: Say) -> Split:
-    """The workdir's split; made and written there at the first start."""
+    """The workdir's split; at the first start, that of the data."""
     if workdir.has_split():
         split = workdir.split()
     else:
         say(f"Reading {config.data or config.dataset or 'the embedded data set'} …")
         split = load_split(config)
         evaluation.check_catalogue(len(split.item_ids))
-        split.save(workdir.path)
     say(
         f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
@@ -126,6 +127,7 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
         epochs=config.epochs,
         initial_epoch=keep.epochs_done,
         steps_per_epoch=steps,
+        verbose=1 if sys.stdout.isatty() else 2,  # a bar that redraws itself, or a line an epoch
         callbacks=[
             StopOnNaN(),
             Validate(split, config.eval_batch_size),

@@ -8,6 +8,8 @@ from scipy.linalg import lapack
 
 Scores = Callable[[sp.csr_matrix], np.ndarray]
 
+FLOAT64_ITEMS = 8_000  # above it, half the memory is worth more than the last digits
+
 
 def popularity(train: sp.csr_matrix) -> Scores:
     """Scores every item by its number of training users."""
@@ -19,7 +21,7 @@ def ease(train: sp.csr_matrix, l2: float) -> Scores:
     """EASE (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", equation 8): scores x B with
     B = I − P diag(P)⁻¹, P = (XᵀX + λI)⁻¹.
 
-    One items × items matrix is all the memory it takes (float64 up to 8,000 items, float32 above): it is filled in
+    One items × items matrix is all the memory it takes (float64 up to FLOAT64_ITEMS, float32 above): it is filled in
     blocks and inverted in place.
 
     Args:
@@ -27,7 +29,7 @@ def ease(train: sp.csr_matrix, l2: float) -> Scores:
       l2: λ > 0.
     """
     items = train.shape[1]
-    dtype = np.float64 if items <= 8_000 else np.float32
+    dtype = np.float64 if items <= FLOAT64_ITEMS else np.float32
     potrf, potri = (lapack.dpotrf, lapack.dpotri) if dtype is np.float64 else (lapack.spotrf, lapack.spotri)
     columns, rows = train.astype(dtype).tocsc(), train.T.tocsr().astype(dtype)
     p = np.empty((items, items), dtype, order="F")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_cf_tf.config import Config
-from vae_cf_tf.data.split import _FILE as SPLIT_FILE
-from vae_cf_tf.data.split import Split
+from vae_cf_tf.data.split import SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -30,19 +29,23 @@ class Workdir:
         self.baselines = self.path / "baselines.json"
         self.tensorboard = self.path / "tensorboard"
 
-    def claim(self, config: Config) -> None:
-        """Makes the folder and the run's configuration in it, or checks that it is this configuration's already."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self.config_file.exists():
+    def check(self, config: Config) -> None:
+        """Raises where the folder holds a run of another configuration."""
+        if self.config_file.exists() and (names := self.config().differences(config)):
             stored = self.config()
-            if names := stored.differences(config):
-                changes = "; ".join(f"{n} is {getattr(stored, n)!r} there and {getattr(config, n)!r} here" for n in names)
-                raise UserError(
-                    f"The workdir {self.path} belongs to another configuration: {changes}. "
-                    "Give another --workdir, or the settings it was made with."
-                )
+            changes = "; ".join(f"{n} is {getattr(stored, n)!r} there and {getattr(config, n)!r} here" for n in names)
+            raise UserError(
+                f"The workdir {self.path} belongs to another configuration: {changes}. "
+                "Give another --workdir, or the settings it was made with."
+            )
+
+    def claim(self, config: Config, split: Split) -> None:
+        """Makes the folder this configuration's, with its data; called when both are known to be good."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with written_aside(self.config_file) as aside:
             aside.write_text(config.to_json())
+        if not self.has_split():
+            split.save(self.path)
 
     def config(self) -> Config:
         """The run's configuration."""

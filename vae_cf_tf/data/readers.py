@@ -280,7 +280,7 @@ def _read_netflix(files: list[Path]) -> Interactions:
             yield b"\n"
 
     log = _Log()
-    item = ""
+    item = None
     try:
         # With `1:` made `1:,,` every line has three columns.
         source = Chunks(replaced(chunks(), b":", b":,,"))
@@ -289,7 +289,7 @@ def _read_netflix(files: list[Path]) -> Interactions:
             is_item = pc.ends_with(users.dictionary, ":").to_numpy(zero_copy_only=False)
             starts = is_item[codes]
             ids = [name[:-1] for name in users.filter(pa.array(starts)).to_pylist()]
-            ids.insert(0, item or ids[0])  # the item that the block before left open
+            ids.insert(0, ids[0] if item is None else item)  # the item that the block before left open
             item = ids[-1]
             encoded = pa.array(ids, pa.string()).dictionary_encode()
             rows = np.flatnonzero(~starts)
@@ -309,6 +309,8 @@ def _netflix_fault(line: str) -> str | None:
     if re.fullmatch(r"\d+:\s*", line):
         return None
     fields = line.split(",")
+    if ":" in line:
+        return "it is neither an item's line such as 1: nor user,rating,date"
     if len(fields) != 3:
         return f"{len(fields)} columns where user,rating,date are expected"
     return _Columns(0, 0, 1).fault(fields)

@@ -20,7 +20,7 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
 SPLIT_FILES = ("train.csv", "validation_tr.csv", "validation_te.csv", "test_tr.csv", "test_te.csv", "unique_sid.txt")
-_FILE = "split.npz"
+SPLIT_FILE = "split.npz"
 _MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
 
 
@@ -39,7 +39,7 @@ class SplitOptions:
     threshold: float = 4.0  # a rating >= threshold counts as 1; without ratings every event does
     min_items_per_user: int = 5
     min_users_per_item: int = 0
-    heldout_users: int = 600  # for validation, and as many for test
+    heldout_users: int = 0  # for validation, and as many for test; 0: a tenth of the users, at most 10,000
     fold_in_share: float = 0.8  # of a held-out user's items
     seed: int = 98765
     reseed: bool = True  # the seed anew for each part's targets, as published; False: one generator for everything
@@ -69,13 +69,13 @@ class Split:
         for name, matrix in self._matrices():
             arrays[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}_indices"] = matrix.indices
-        with written_aside(Path(folder) / _FILE) as aside, open(aside, "wb") as f:
+        with written_aside(Path(folder) / SPLIT_FILE) as aside, open(aside, "wb") as f:
             np.savez(f, **arrays)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Split":
         """Reads what `save` wrote. Raises UserError where split.npz is missing or damaged."""
-        path = Path(folder) / _FILE
+        path = Path(folder) / SPLIT_FILE
         try:
             with user_errors(path), np.load(path) as arrays:
                 item_ids, titles = (json.loads(arrays[name].tobytes()) for name in ("item_ids", "titles"))
@@ -127,7 +127,7 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions()) ->
     seen.data[:] = is_kept[seen.indices]
     seen.eliminate_zeros()
     kept = np.flatnonzero(np.diff(seen.indptr) >= max(options.min_items_per_user, 1))
-    held = options.heldout_users
+    held = options.heldout_users or min(max(len(kept) // 10, 1), 10_000)
     if len(kept) <= 2 * held:
         raise UserError(
             f"{len(kept):,} users are left with at least {options.min_items_per_user} items {least}each, too few for "
@@ -316,12 +316,10 @@ def _check(options: SplitOptions) -> None:
     """Raises UserError for options that make no sense."""
     if not math.isfinite(options.threshold):
         raise UserError(f"--threshold should be a finite number. Received: {options.threshold}")
-    for name in ("min_items_per_user", "min_users_per_item"):
+    for name in ("min_items_per_user", "min_users_per_item", "heldout_users"):
         if getattr(options, name) < 0:
             raise UserError(f"--{name} should be 0 or more. Received: {getattr(options, name)}")
-    if options.heldout_users < 1:
-        raise UserError(f"--heldout_users should be 1 or more. Received: {options.heldout_users}")
     if not 0 < options.fold_in_share < 1:
         raise UserError(f"--fold_in_share should lie between 0 and 1, both excluded. Received: {options.fold_in_share}")
     if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed should lie between 0 and 2**32 - 1. Received: {options.seed}")
+        raise UserError(f"--split_seed should lie between 0 and 2**32 - 1. Received: {options.seed}")

@@ -1,0 +1,43 @@
+"""What the tests share: quiet TensorFlow, small configurations, a toy log, and the shipped flagfiles."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from vae_cf_tf import quiet
+from vae_cf_tf.config import Config
+
+quiet.import_tensorflow()
+
+ROOT = Path(__file__).parents[1]
+FLAGFILES = sorted((ROOT / "trainers" / "flags").glob("*.flags")) + [ROOT / "vamp.flags"]
+SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10}
+
+
+def flagfile_settings(path: Path) -> dict:
+    """The settings of a flagfile, by name, in their fields' types."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    lines = [line.strip() for line in path.read_text().splitlines() if line.startswith("--")]
+    pairs = [line[2:].split("=", 1) for line in lines]
+    return {name: kinds[name](value) for name, value in pairs}
+
+
+def small_config(path: Path, **settings) -> Config:
+    """A flagfile's configuration, at the size of a toy."""
+    return Config(**(flagfile_settings(path) | SMALL | settings))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def checkerboard(users: int = 40, items: int = 20) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Two communities: even users have all even items but one, odd users likewise; and the item each one lacks."""
+    full = (np.arange(users)[:, None] - np.arange(items)) % 2 == 0
+    withheld = (np.arange(users) % 2) + 2 * (np.arange(users) // 2 % (items // 2))
+    full[np.arange(users), withheld] = False
+    return sp.csr_matrix(full.astype(np.float32)), withheld

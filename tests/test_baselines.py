@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from vae_cf_tf import baselines
+
+
+@pytest.fixture
+def train(rng):
+    return sp.csr_matrix((rng.random((200, 1300)) < 0.05).astype(np.float32))  # more items than one block
+
+
+def test_popularity_counts_users(train):
+    scores = baselines.popularity(train)(train[:3])
+    np.testing.assert_array_equal(scores, np.tile(train.toarray().sum(0), (3, 1)))
+
+
+def test_ease_is_its_closed_form(train):
+    x = train.toarray().astype(np.float64)
+    p = np.linalg.inv(x.T @ x + 20 * np.eye(x.shape[1]))
+    b = -p / np.diag(p)
+    np.fill_diagonal(b, 0)
+    scores = baselines.ease(train, 20.0)(train[:7])
+    unseen = x[:7] == 0
+    np.testing.assert_allclose(scores[unseen], (x[:7] @ b)[unseen], rtol=1e-8, atol=1e-12)
+
+
+def test_ease_in_float32_ranks_alike(train, monkeypatch):
+    exact = baselines.ease(train, 20.0)(train[:7])
+    monkeypatch.setattr(baselines, "FLOAT64_ITEMS", 100)
+    rough = baselines.ease(train, 20.0)(train[:7])
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(rough, exact, atol=2e-4)

@@ -1,0 +1,72 @@
+"""The Gaussians against TFP's own, in float64: values and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_cf_tf.distributions import MixtureOfNormals, diagonal_normal
+
+tfd = tfp.distributions
+
+
+@pytest.fixture
+def parameters(rng):
+    return [tf.constant(a) for a in (rng.normal(size=(11, 5)), rng.uniform(-3, 2, size=(11, 5)))]
+
+
+def reference_mixture(mean, log_variance):
+    return tfd.MixtureSameFamily(
+        tfd.Categorical(logits=tf.zeros(mean.shape[0], mean.dtype)),
+        tfd.MultivariateNormalDiag(mean, tf.exp(log_variance / 2)),
+    )
+
+
+def value_and_gradients(make, z, mean, log_variance):
+    with tf.GradientTape() as tape:
+        tape.watch([z, mean, log_variance])
+        log_prob = make(mean, log_variance).log_prob(z)
+        loss = tf.reduce_sum(log_prob * tf.cast(tf.range(1, 1 + tf.size(log_prob)), z.dtype))
+    return [log_prob, *tape.gradient(loss, [z, mean, log_variance])]
+
+
+def test_mixture_log_prob_and_gradients_are_tfps(parameters, rng):
+    z = tf.constant(rng.normal(size=(7, 5)) * 2)
+    ours = value_and_gradients(MixtureOfNormals, z, *parameters)
+    tfps = value_and_gradients(reference_mixture, z, *parameters)
+    for a, b in zip(ours, tfps, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_mixture_holds_in_float32_far_from_the_origin(rng):
+    mean, log_variance, z = rng.normal(3, 0.5, (50, 20)), rng.uniform(-5, 0, (50, 20)), rng.normal(3, 0.5, (9, 20))
+    exact = reference_mixture(tf.constant(mean), tf.constant(log_variance)).log_prob(tf.constant(z))
+    cast = [tf.constant(a, tf.float32) for a in (mean, log_variance, z)]
+    np.testing.assert_allclose(MixtureOfNormals(*cast[:2]).log_prob(cast[2]), exact, rtol=2e-5)
+
+
+def test_mixture_never_builds_batch_by_components_by_latent(parameters):
+    @tf.function
+    def log_prob(z):
+        return MixtureOfNormals(*parameters).log_prob(z)
+
+    graph = log_prob.get_concrete_function(tf.TensorSpec([7, 5], tf.float64)).graph
+    assert max(t.shape.rank or 0 for op in graph.get_operations() for t in op.outputs) <= 2
+
+
+def test_mixture_samples_have_its_moments(parameters):
+    mixture = MixtureOfNormals(*parameters)
+    samples = mixture.sample(200_000, seed=(1, 2)).numpy()
+    np.testing.assert_allclose(samples.mean(0), mixture.mean(), atol=0.03)
+    np.testing.assert_allclose(samples.var(0), reference_mixture(*parameters).variance(), rtol=0.03)
+    assert mixture.event_shape == (5,)
+    assert mixture.batch_shape == ()
+    assert mixture.log_prob(samples[:6].reshape(2, 3, 5)).shape == (2, 3)
+
+
+def test_analytic_kl_is_the_closed_form(rng):
+    mean, log_variance = rng.normal(size=(4, 5)), rng.uniform(-2, 1, size=(4, 5))
+    zeros = tf.zeros(5, tf.float64)
+    kl = tfd.kl_divergence(diagonal_normal(tf.constant(mean), tf.constant(log_variance)), diagonal_normal(zeros, zeros))
+    expected = 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(1)  # Kingma & Welling 2014, appendix B
+    np.testing.assert_allclose(kl, expected, rtol=1e-12)

@@ -1,0 +1,74 @@
+"""The likelihoods against TFP's own and plain arithmetic, in float64: values and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_cf_tf.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Multinomial
+
+tfd = tfp.distributions
+
+
+@pytest.fixture
+def f(rng):
+    return tf.constant(rng.normal(size=(4, 9)) * 3)
+
+
+@pytest.fixture
+def x(rng):
+    counts = (rng.random((4, 9)) < 0.4).astype(np.float64)
+    counts[1] = 0  # an empty history
+    return tf.constant(counts)
+
+
+def with_gradient(log_prob, f):
+    with tf.GradientTape() as tape:
+        tape.watch(f)
+        value = log_prob(f)
+        loss = tf.reduce_sum(value * tf.constant([1.0, 2.0, 3.0, 4.0], f.dtype))
+    return value, tape.gradient(loss, f)
+
+
+def tfp_multinomial(x):
+    def log_prob(f):
+        total = tf.reduce_sum(x, -1)
+        coefficient = tf.math.lgamma(total + 1) - tf.reduce_sum(tf.math.lgamma(x + 1), -1)
+        return tfd.Multinomial(total, logits=f).log_prob(x) - coefficient
+
+    return log_prob
+
+
+def test_multinomial_is_tfps_without_its_coefficient(f, x):
+    ours, theirs = (with_gradient(g, f) for g in (lambda f: Multinomial(f).log_prob(x), tfp_multinomial(x)))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_bernoulli_is_tfps(f, x):
+    reference = lambda f: tfd.Independent(tfd.Bernoulli(logits=f), 1).log_prob(x)  # noqa: E731
+    for a, b in zip(with_gradient(lambda f: Bernoulli(f).log_prob(x), f), with_gradient(reference, f), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_gaussian_is_the_papers_formula(f, x):
+    value, gradient = with_gradient(lambda f: Gaussian(f, 7.0, 2.0).log_prob(x), f)
+    c = np.where(x.numpy() == 1, 7.0, 2.0)
+    np.testing.assert_allclose(value, -(c / 2 * (x.numpy() - f.numpy()) ** 2).sum(1), rtol=1e-12)
+    weights = np.arange(1, 5)[:, None]
+    np.testing.assert_allclose(gradient, weights * c * (x.numpy() - f.numpy()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_item_log_probs_are_finite_log_probabilities_in_the_order_of_f(name, f):
+    scores = LIKELIHOODS[name](f).item_log_probs().numpy()
+    np.testing.assert_array_equal(np.argsort(scores, axis=1), np.argsort(f.numpy(), axis=1))
+    assert np.all(scores <= 0)
+    assert np.isfinite(LIKELIHOODS[name](tf.constant([[-1e4, 1e4]])).item_log_probs()).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_shapes_are_a_distributions(name, f):
+    distribution = LIKELIHOODS[name](f)
+    assert distribution.batch_shape == (4,)
+    assert distribution.event_shape == (9,)

@@ -1,0 +1,268 @@
+"""Every shipped flagfile, and the parts it does not combine, through one suite."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from conftest import FLAGFILES, ROOT, checkerboard, small_config
+
+from vae_cf_tf import batches, checkpoints, models
+from vae_cf_tf import histories as hist
+from vae_cf_tf.config import Config
+from vae_cf_tf.models import build
+
+tfd = tfp.distributions
+EVCF = ROOT / "trainers" / "flags" / "evcf.flags"
+BASELINE = ROOT / "trainers" / "flags" / "baseline.flags"
+CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
+    "hvamp 1 layer": small_config(EVCF, layers=1),
+    "hvamp 3 layers": small_config(EVCF, layers=3),
+    "hierarchy, standard": small_config(EVCF, prior="standard"),
+    "bernoulli": small_config(EVCF, likelihood="bernoulli"),
+    "gaussian": small_config(BASELINE, likelihood="gaussian"),
+    "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
+    "sparse first layer": small_config(EVCF, layers=1, first_layer="sparse"),
+}
+SEED = tf.constant([0, 1])
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda name: name.replace(" ", "_"))
+def trained(request):
+    """A configuration trained on the checkerboard with a brisk schedule, and its data."""
+    train, withheld = checkerboard()
+    config = CONFIGS[request.param]
+    brisk = {"optimizer": "adam", "learning_rate": 0.01, "beta_cap": 0.05, "beta_warmup": 0}
+    model = build(Config(**(vars(config) | brisk)), train.shape[1], train)
+    start = {name: v.numpy().copy() for name, v in checkpoints.model_variables(model).items()}
+    model.compile_for(steps_per_epoch=4)
+    model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=100, verbose=0)
+    return model, train, withheld, start
+
+
+def test_the_withheld_item_of_a_checkerboard_ranks_first(trained):
+    model, train, withheld, _ = trained
+    scores = model(batches.ragged(train)).numpy()
+    scores[train.nonzero()] = -np.inf
+    np.testing.assert_array_equal(scores.argmax(axis=1), withheld)
+
+
+def test_shapes_and_finite_answers_an_empty_history_too(trained):
+    model, train, *_ = trained
+    histories = tf.ragged.constant([[], [1, 3], list(range(20))], dtype=tf.int32, row_splits_dtype=tf.int32)
+    latents = 2 if model.config.latent == "hierarchical" else 1
+    assert model(histories).shape == (3, train.shape[1])
+    assert model.embed(histories).shape == (3, 8 * latents)
+    assert np.isfinite(model(histories)).all()
+    terms = model.terms(histories, SEED)
+    assert terms.log_likelihood.shape == terms.kl.shape == (3,)
+    assert np.isfinite(terms).all()
+
+
+def test_every_weight_learns(trained):
+    model, _, _, start = trained
+    for name, variable in checkpoints.model_variables(model).items():
+        assert np.isfinite(variable.numpy()).all(), name
+        assert np.any(variable.numpy() != start[name]), f"{name} never changed"
+
+
+def test_saved_and_loaded_it_gives_the_same_scores(trained, tmp_path):
+    model, train, *_ = trained
+    checkpoints.save(tmp_path / "c.npz", checkpoints.model_variables(model), {"epoch": 3})
+    other = build(Config(**(vars(model.config) | {"seed": 9})), train.shape[1])
+    assert checkpoints.load(tmp_path / "c.npz", checkpoints.model_variables(other)) == {"epoch": 3}
+    histories = batches.ragged(train)
+    np.testing.assert_array_equal(model(histories), other(histories))
+
+
+def test_dense_and_sparse_first_layers_train_alike():
+    train, _ = checkerboard()
+    results = []
+    for first_layer in ("dense", "sparse"):
+        config = small_config(EVCF, first_layer=first_layer, epochs=1)
+        model = build(config, train.shape[1], train).compile_for(4)
+        model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=8, verbose=0)
+        results.append(model(batches.ragged(train)).numpy())
+    np.testing.assert_allclose(*results, rtol=2e-4, atol=2e-4)
+
+
+def test_the_seed_decides_the_weights():
+    same = [build(small_config(EVCF, seed=s), 20).decoder.output_layer.kernel.numpy() for s in (3, 3, 4)]
+    np.testing.assert_array_equal(same[0], same[1])
+    assert np.any(same[0] != same[2])
+
+
+def weights_of(model):
+    return {name: v.numpy().astype(np.float64) for name, v in checkpoints.model_variables(model).items()}
+
+
+def gated(x, w, prefix):
+    linear = x @ w[f"{prefix}/linear/kernel"] + w[f"{prefix}/linear/bias"]
+    gate = x @ w[f"{prefix}/gate/kernel"] + w[f"{prefix}/gate/bias"]
+    return linear / (1 + np.exp(-gate))
+
+
+def heads(h, w, prefix):
+    mean, log_variance = (
+        h @ w[f"{prefix}/{name}/kernel"] + w[f"{prefix}/{name}/bias"] for name in ("mean", "log_variance")
+    )
+    return mean, np.clip(log_variance, -12, 4)
+
+
+def normal_log_prob(z, mean, log_variance):
+    return -0.5 * (np.log(2 * np.pi) + log_variance + (z - mean) ** 2 / np.exp(log_variance)).sum(-1)
+
+
+def test_hierarchical_terms_are_the_papers_formulas_in_float64(rng):
+    """H+Vamp (Gated), L = 2, at the posterior means, written out in NumPy (docs of the published code)."""
+    model, w = build(small_config(EVCF), 20), None
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.3, variable.shape))
+    w = weights_of(model)
+    x = (rng.random((5, 20)) < 0.4).astype(np.float64)
+    x[0] = 0
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+    def upper(rows):
+        return heads(gated(gated(rows, w, "encoder/hidden/block_0"), w, "encoder/hidden/block_1"), w, "encoder/heads")
+
+    mean2, log_variance2 = upper(unit)
+    z2 = mean2
+    both = np.concatenate(
+        [gated(unit, w, "lower_encoder/from_x/block_0"), gated(z2, w, "lower_encoder/from_z2/block_0")], 1
+    )
+    mean1, log_variance1 = heads(gated(both, w, "lower_encoder/joint/block_0"), w, "lower_encoder/heads")
+    z1 = mean1
+    prior1 = heads(
+        gated(gated(z2, w, "lower_prior/hidden/block_0"), w, "lower_prior/hidden/block_1"), w, "lower_prior/heads"
+    )
+    pseudo = upper(np.clip(w["prior/pseudo_inputs"], 0, 1))
+    components = normal_log_prob(z2[:, None], *(p[None] for p in pseudo))
+    prior2 = np.log(np.exp(components).mean(1))
+    kl = normal_log_prob(z2, mean2, log_variance2) + normal_log_prob(z1, mean1, log_variance1)
+    kl -= prior2 + normal_log_prob(z1, *prior1)
+    h = np.concatenate([gated(z1, w, "decoder/from_z1/block_0"), gated(z2, w, "decoder/from_z2/block_0")], 1)
+    f = gated(h, w, "decoder/joint/block_0") @ w["decoder/output/kernel"] + w["decoder/output/bias"]
+    log_softmax = f - np.log(np.exp(f).sum(1, keepdims=True))
+
+    histories = tf.RaggedTensor.from_row_lengths(np.nonzero(x)[1].astype(np.int32), x.sum(1).astype(np.int32))
+    terms = model.terms(histories)
+    np.testing.assert_allclose(terms.log_likelihood, (x * log_softmax).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(terms.kl, kl, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(model(histories), log_softmax, rtol=1e-4, atol=1e-4)
+
+
+def test_one_layer_hierarchy_reads_x_and_z2_in_one_block():
+    names = checkpoints.model_variables(build(small_config(EVCF, layers=1), 20))
+    assert names["lower_encoder/joint/block_0/linear/kernel"].shape == (20 + 8, 32)
+    assert names["decoder/joint/block_0/linear/kernel"].shape == (8 + 8, 32)
+    assert not any("from_" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("flagfile", "shapes"),
+    [
+        ("multdae", {"encoder/hidden/block_0/linear/kernel": (50, 200), "decoder/output/kernel": (200, 50)}),
+        (
+            "multvae",
+            {
+                "encoder/hidden/block_0/linear/kernel": (50, 600),
+                "encoder/heads/mean/kernel": (600, 200),
+                "decoder/hidden/block_0/linear/kernel": (200, 600),
+                "decoder/output/kernel": (600, 50),
+            },
+        ),
+        (
+            "evcf",
+            {
+                "prior/pseudo_inputs": (1000, 50),
+                "encoder/hidden/block_1/gate/kernel": (600, 600),
+                "lower_encoder/joint/block_0/linear/kernel": (1200, 600),
+                "lower_prior/hidden/block_0/linear/kernel": (200, 600),
+                "decoder/joint/block_0/gate/kernel": (1200, 600),
+            },
+        ),
+    ],
+)
+def test_flagfiles_have_the_published_sizes(flagfile, shapes):
+    from conftest import flagfile_settings
+
+    config = Config(**flagfile_settings(ROOT / "trainers" / "flags" / f"{flagfile}.flags"))
+    names = checkpoints.model_variables(build(config, 50))
+    for name, shape in shapes.items():
+        assert tuple(names[name].shape) == shape
+
+
+def test_one_sample_kl_is_the_closed_form_on_average():
+    analytic = build(small_config(BASELINE, kl="analytic", input_dropout=0.0), 20)
+    sampled = build(small_config(BASELINE, kl="sample", input_dropout=0.0), 20)
+    histories = batches.ragged(checkerboard()[0][:5])
+    exact = analytic.terms(histories, SEED).kl.numpy()
+    one_sample = tf.function(lambda seed: sampled.terms(histories, seed).kl)
+    draws = np.stack([one_sample(tf.constant([0, i])) for i in range(400)])
+    np.testing.assert_array_less(np.abs(draws.mean(0) - exact), 5 * draws.std(0) / 20)
+
+
+def test_weight_decay_is_the_published_penalty():
+    config = small_config(ROOT / "trainers" / "flags" / "multdae.flags", weight_decay=0.5)
+    model = build(config, 20)
+    kernels = [v for name, v in weights_of(model).items() if name.endswith("kernel")]
+    assert len(kernels) == 2
+    np.testing.assert_allclose(model._decay(), 0.5 * sum((k**2).sum() for k in kernels), rtol=1e-5)
+
+
+def test_pseudo_inputs_can_start_from_training_users():
+    train, _ = checkerboard()
+    model = build(small_config(EVCF, pseudo_init="users"), 20, train)
+    pseudo = model.prior.pseudo_inputs.numpy()
+    rows = {tuple(row) for row in train.toarray()}
+    assert all(tuple(row) in rows for row in np.round(pseudo))
+    assert 0.005 < np.abs(pseudo - np.round(pseudo)).std() < 0.02
+    plain = build(small_config(EVCF), 20).prior.pseudo_inputs.numpy()
+    assert abs(plain.mean() - 0.05) < 0.005
+
+
+def test_a_training_step_draws_from_seed_and_step_alone():
+    train, _ = checkerboard()
+    runs = []
+    for _ in range(2):
+        model = build(small_config(EVCF), 20, train).compile_for(4)
+        history = model.fit(batches.shuffled(train, 10, seed=0), epochs=3, steps_per_epoch=4, verbose=0).history
+        runs.append(history)
+    assert runs[0] == runs[1]
+    assert runs[0]["beta"] == pytest.approx([0.003, 0.006, 0.009])
+
+
+def test_a_keras_model_it_is(trained):
+    model, *_ = trained
+    assert isinstance(model, keras.Model)
+    assert isinstance(model.likelihood(tf.zeros([1, 20])), tfd.Distribution)
+    if model.config.latent != "none":
+        assert isinstance(model.prior.distribution(), tfd.Distribution)
+        assert isinstance(model.encoder.posterior(tf.zeros([1, 20])), tfd.Distribution)
+
+
+def test_first_layer_form_follows_catalogue_and_density():
+    assert not models._sparse_is_cheaper(20_108, 0.004)
+    assert models._sparse_is_cheaper(200_000, 0.0005)
+
+
+def test_user_pseudo_inputs_may_outnumber_users(rng):
+    train, _ = checkerboard(users=4)
+    assert models.user_pseudo_inputs(train, 9, seed=0).shape == (9, 20)
+
+
+def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoch():
+    train, _ = checkerboard(users=23)
+
+    def epoch(seed, first):
+        stream = iter(batches.shuffled(train, 10, seed, first))
+        rows = [hist.multi_hot(next(stream), 20).numpy() for _ in range(batches.steps_per_epoch(train, 10))]
+        assert [len(r) for r in rows] == [10, 10, 3]
+        return np.concatenate(rows)
+
+    first, again, second = epoch(5, 0), epoch(5, 0), epoch(5, 1)
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != second)
+    for rows in (first, second):
+        np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(train.toarray(), axis=0))

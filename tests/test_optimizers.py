@@ -1,0 +1,40 @@
+"""The optimisers against Kim & Suh's formulas, written out in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_cf_tf.optimizers import OPTIMIZERS
+
+
+def published(gradients, start, learning_rate, normalize):
+    """The update loop of the published AdamNormGrad (and of Adam, without its first line)."""
+    x, m, v = start.astype(np.float64), 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        g = g / (np.linalg.norm(g) + 1e-7) if normalize else g
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        step = learning_rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        x = x - step * m / (np.sqrt(v) + 1e-8)
+    return x
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_are_the_published_ones(name, rng):
+    start, gradients = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(6, 3, 4)) * 50
+    variables = [keras.Variable(start), keras.Variable(start[0])]
+    optimizer = OPTIMIZERS[name](0.01)
+
+    @tf.function
+    def step(g):
+        optimizer.apply([g, g[0]], variables)
+
+    optimizer.build(variables)
+    for g in gradients:
+        step(tf.constant(g, tf.float32))
+    normalize = name == "normalized_adam"
+    np.testing.assert_allclose(variables[0], published(gradients, start, 0.01, normalize), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        variables[1], published(gradients[:, 0], start[0], 0.01, normalize), rtol=2e-5, atol=1e-6
+    )
+    assert int(optimizer.iterations.numpy()) == 6
