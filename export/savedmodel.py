@@ -1,126 +1,132 @@
-"""The SavedModel: signatures from histories of raw item ids to scores, and how it is written."""
+"""Writing a run as a SavedModel version: whole or not at all."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from export import card, titles, warmup
+from export.recommender import Recommender
 from vae_cf_tf import checkpoints
-from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.models import Autoencoder, build
 from vae_cf_tf.workdir import Workdir
 
-LOWEST = np.finfo(np.float32).min
-_STRINGS = tf.TensorSpec([None, None], tf.string, name="history")
-_EXAMPLES = tf.TensorSpec([None], tf.string, name="examples")
+_UNFINISHED = ".unfinished-"  # no number, so no version to a server that watches the folder
 
 
-class Recommender(tf.Module):
-    """A trained model behind the serving signatures.
-
-    In `history`, string [batch, length], "" is padding, ids that are not in the catalogue and repeats change nothing,
-    and order does not matter: a history is sorted and made distinct before anything is summed over it, so that equal
-    histories give equal bits.
+def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = 100, weights: str = "float32") -> Path:
+    """Writes the best epoch of a run as `export_dir`/<version> and returns that path.
 
     Args:
-      model: trained; only the weights that the signatures read become part of the module.
-      item_ids: raw id of each column.
+      workdir: of the run.
+      export_dir: the model's folder; the version is one more than the largest there.
       top_k: length of a recommendation, at most the catalogue.
-      folder: where item_ids.txt is written, which becomes an asset.
-    """
+      weights: "float32" or "bfloat16".
 
-    def __init__(self, model: Autoencoder, item_ids: list[str], top_k: int, folder: Path):
-        super().__init__()
-        model.sparse_input = True  # a short history must not cost a row of the catalogue's length
-        lines = folder / "item_ids.txt"
-        lines.write_text("".join(f"{item}\n" for item in item_ids), encoding="utf-8", newline="")
-        whole, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
-        column_of = tf.lookup.TextFileInitializer(str(lines), tf.string, whole, tf.int64, number)
-        id_of = tf.lookup.TextFileInitializer(str(lines), tf.int64, number, tf.string, whole)
-        self.column_of = tf.lookup.StaticHashTable(column_of, default_value=-1)
-        self.id_of = tf.lookup.StaticHashTable(id_of, default_value="")
-        self.num_items, self.top_k = len(item_ids), min(top_k, len(item_ids))
-        # Bound methods, not the model: what an attribute tracks is saved, and training's own weights should not be.
-        self._scores, self._embedding = model.__call__, model.embed
-        used = {v.ref(): v for f in self.concrete_functions().values() for v in f.graph.variables}
-        self.weights = list(used.values())
-
-    def concrete_functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """The signatures by name."""
-        return {
-            "serving_default": self.scores.get_concrete_function(),
-            "recommend": self.recommend.get_concrete_function(),
-            "recommend_examples": self.recommend_examples.get_concrete_function(),
-            "embed": self.embed.get_concrete_function(),
-        }
-
-    @tf.function(input_signature=[_STRINGS])
-    def scores(self, history):
-        return {"scores": self._scores(self._histories(history))}
-
-    @tf.function(input_signature=[_STRINGS])
-    def recommend(self, history):
-        return self._best(self._histories(history))
-
-    @tf.function(input_signature=[_EXAMPLES])
-    def recommend_examples(self, examples):
-        parsed = tf.io.parse_example(examples, {"history": tf.io.RaggedFeature(tf.string)})
-        return self._best(self._histories(parsed["history"].to_tensor("")))
-
-    @tf.function(input_signature=[_STRINGS])
-    def embed(self, history):
-        return {"embedding": self._embedding(self._histories(history))}
-
-    def _histories(self, history: tf.Tensor) -> tf.RaggedTensor:
-        """Sorted distinct columns of each row, int32 [batch, (items)]."""
-        column = self.column_of.lookup(history)  # int64 [batch, length], -1 where it is no item
-        rows = tf.shape(history, tf.int64)[0]
-        key = tf.range(rows)[:, None] * self.num_items + column
-        key = tf.sort(tf.boolean_mask(key, column >= 0))
-        first = tf.concat([tf.ones([tf.minimum(1, tf.size(key))], tf.bool), key[1:] != key[:-1]], axis=0)
-        key = tf.boolean_mask(key, first)
-        items = tf.cast(key % self.num_items, tf.int32)
-        splits = tf.cast(tf.searchsorted(key, tf.range(rows + 1) * self.num_items), tf.int32)
-        return tf.RaggedTensor.from_row_splits(items, splits, validate=False)
-
-    def _best(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        scores = self._scores(histories)
-        seen = tf.stack([histories.value_rowids(), histories.values], axis=1)
-        never = tf.fill(tf.shape(histories.values), -np.float32(np.inf))
-        values, columns = tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), self.top_k)
-        left = tf.math.is_finite(values)
-        ids = self.id_of.lookup(tf.where(left, tf.cast(columns, tf.int64), -1))
-        return {"item_ids": ids, "scores": tf.where(left, values, LOWEST)}
-
-
-def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = 100) -> Path:
-    """Writes the best epoch of a run as `export_dir`/<version>, whole or not at all, and returns that path.
-
-    The version is one more than the largest there. A server that watches the folder sees the version only once it is
-    complete: it is made in a folder whose name is no number, then renamed.
+    Raises:
+      UserError: the run has no finished epoch, or something that a SavedModel cannot carry.
     """
     config = workdir.config()
     if not workdir.best.exists():
         raise UserError(f"{workdir.path} has no finished epoch to export: {workdir.best.name} is missing. Train first.")
-    split: Split = workdir.split()
-    if bad := [item for item in split.item_ids if "\n" in item or "\r" in item]:
-        raise UserError(f"An item id holds a line break, which item_ids.txt cannot carry: {bad[0]!r}. Rename the item.")
+    split = workdir.split()
     model = build(config, len(split.item_ids))
     checkpoints.load(workdir.best, checkpoints.model_variables(model))
-    export_dir = Path(export_dir)
-    export_dir.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=export_dir, prefix=".unfinished-"))
-    try:
-        module = Recommender(model, split.item_ids, top_k, aside)
+    facts = card.of_run(workdir, config, split.fingerprint())
+    return export_model(model, split.item_ids, split.titles, facts, export_dir, top_k, weights)
+
+
+def export_model(
+    model: Autoencoder,
+    item_ids: list[str],
+    item_titles: dict[str, str],
+    facts: dict,
+    export_dir: str | os.PathLike,
+    top_k: int = 100,
+    weights: str = "float32",
+) -> Path:
+    """Writes a trained model, with its card, titles and warm-up requests, as the next version in `export_dir`.
+
+    Args:
+      model: trained; it is used up: afterwards it only predicts.
+      item_ids: raw id of each column.
+      item_titles: item id -> title, for those that have one.
+      facts: what the card says beside what it finds in the export itself.
+      export_dir, top_k, weights: as `export_run`.
+    """
+    _check_ids(item_ids)
+    with _made_aside(Path(export_dir)) as aside:
+        recommender = Recommender(model, item_ids, top_k, aside, weights)
+        variables = recommender.tracked.weights
+        if not all(np.isfinite(tf.reduce_sum(tf.abs(v), keepdims=True).numpy().astype(np.float32)) for v in variables):
+            raise UserError("The run's weights hold NaN or infinity: it cannot be served. Train it again.")
         made = aside / "model"
-        tf.saved_model.save(module, str(made), signatures=module.concrete_functions())
-        made.chmod(0o755)
-        version = max((int(p.name) for p in export_dir.iterdir() if p.name.isdecimal()), default=0) + 1
-        os.rename(made, export_dir / str(version))
+        tf.saved_model.save(recommender.tracked, str(made), signatures=recommender.signatures)
+        extra = made / "assets.extra"
+        extra.mkdir()
+        warmup.write(extra / warmup.NAME, Path(export_dir).resolve().name, item_ids)
+        titles.write(extra / titles.NAME, item_titles)
+        card.write(extra / card.NAME, made, recommender.signatures, item_ids, weights, variables, facts)
+        return _published(made, Path(export_dir))
+
+
+def _check_ids(item_ids: list[str]) -> None:
+    """item_ids.txt holds an id a line, and "" is padding."""
+    if bad := [item for item in item_ids if "\n" in item or "\r" in item]:
+        raise UserError(f"An item id holds a line break, which item_ids.txt cannot carry: {bad[0]!r}. Rename the item.")
+    if "" in item_ids:
+        raise UserError('An item id is empty, and "" stands for padding in a history. Rename the item.')
+    if len(set(item_ids)) < len(item_ids):
+        twice = next(item for i, item in enumerate(item_ids) if item in item_ids[:i])
+        raise UserError(f"An item id stands for two columns: {twice!r}. Ids are unique.")
+
+
+@contextlib.contextmanager
+def _made_aside(export_dir: Path) -> Iterator[Path]:
+    """A folder in `export_dir` to build in, gone afterwards, and with it what killed exports left there."""
+    export_dir.mkdir(parents=True, exist_ok=True)
+    for left in export_dir.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError), _locked(left):  # fails where the export is still running
+            shutil.rmtree(left)
+    aside = Path(tempfile.mkdtemp(dir=export_dir, prefix=_UNFINISHED))
+    with _locked(aside):
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return export_dir / str(version)
+        os.close(descriptor)
+
+
+def _published(made: Path, export_dir: Path) -> Path:
+    """Syncs `made` to the disk and renames it to the next version, never over one that is there."""
+    made.chmod(0o755)
+    for path in [*made.rglob("*"), made]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    while True:
+        last = max((int(p.name) for p in export_dir.iterdir() if p.name.isdecimal()), default=0)
+        version = export_dir / str(last + 1)
+        try:
+            os.rename(made, version)
+        except OSError:
+            if not version.exists():
+                raise
+        else:
+            return version  # otherwise another export took the number: count again

@@ -1,6 +1,7 @@
 """Trains, judges and exports a recommender: `python -m trainers.main --flagfile=vamp.flags`.
 
-Every setting is a flag; a flagfile is a model, and later flags override it. The same command resumes an interrupted run.
+Every setting is a flag; a flagfile is a model, and later flags override it. The same command resumes an interrupted
+run.
 """
 
 import dataclasses

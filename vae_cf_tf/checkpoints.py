@@ -50,16 +50,17 @@ def load(path: str | os.PathLike, variables: Variables) -> dict[str, Any]:
     """Assigns what `path` holds to the variables and returns its `meta`.
 
     Raises:
-      UserError: the file is damaged or belongs to another model.
+      UserError: the file is missing or damaged, or belongs to another model.
     """
     with _opened(path) as archive:
         for name, variable in variables.items():
-            if name not in archive or archive[name].shape != tuple(variable.shape):
+            value = archive.get(name)
+            if value is None or value.shape != tuple(variable.shape):
                 raise UserError(
-                    f"The checkpoint {path} has no {name} of shape {tuple(variable.shape)}: it belongs to another model. "
-                    "Give the run another --workdir."
+                    f"The checkpoint {path} has no {name} of shape {tuple(variable.shape)}: it belongs to another "
+                    "model. Give the run another --workdir."
                 )
-            variable.assign(archive[name])
+            variable.assign(value)
         return json.loads(str(archive["meta"]))
 
 
@@ -74,6 +75,8 @@ def _opened(path: str | os.PathLike) -> Iterator[Any]:
     try:
         with np.load(path) as archive:
             yield archive
+    except FileNotFoundError as error:
+        raise UserError(f"The checkpoint {path} is missing. Train the run first, or restore a copy.") from error
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
         raise UserError(
             f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."

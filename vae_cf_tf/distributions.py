@@ -16,8 +16,8 @@ def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distributio
 class MixtureOfNormals(tfd.Distribution):
     """1/K Σ_k N(z; mean_k, diag exp(log_variance_k)), one mixture shared by all rows.
 
-    Differs from `tfd.MixtureSameFamily` in that its log_prob never builds a [batch, K, latent] tensor: the exponent of a
-    diagonal Gaussian is linear in (z², z), so all components of all rows are two matrix products.
+    Differs from `tfd.MixtureSameFamily` in that its log_prob never builds a [batch, K, latent] tensor: the exponent of
+    a diagonal Gaussian is linear in (z², z), so all components of all rows are two matrix products.
 
     Args:
       mean: float [K, latent].

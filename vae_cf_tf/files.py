@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +14,11 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
     `path` as it was.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    aside = Path(name)
+    aside = path.with_name(f".{path.name}.tmp")  # one name, so that what a killed process left is written over
     try:
         yield aside
         with open(aside, "rb+") as f:
             os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o666 & ~umask)  # mkstemp makes private files
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -25,9 +25,7 @@ def keep_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """
     dtype, levels = (tf.uint8, 256) if (256 * rate).is_integer() else (tf.uint16, 65536)
     size = tf.reduce_prod(shape)
-    words = tf.random.stateless_uniform(
-        [size // (4 // dtype.size) + 1], seed, minval=None, maxval=None, dtype=tf.int32
-    )
+    words = tf.random.stateless_uniform([size // (4 // dtype.size) + 1], seed, minval=None, maxval=None, dtype=tf.int32)
     parts = tf.reshape(tf.bitcast(words, dtype), [-1])[:size]
     return tf.reshape(parts >= tf.cast(round(levels * rate), dtype), shape)
 

@@ -77,9 +77,7 @@ class Gaussian(_ItemLikelihood):
     ranking by f as it is.
     """
 
-    def __init__(
-        self, f: tf.Tensor, confidence: float = 10.0, confidence_zero: float = 1.0, name: str = "Gaussian"
-    ):
+    def __init__(self, f: tf.Tensor, confidence: float = 10.0, confidence_zero: float = 1.0, name: str = "Gaussian"):
         parameters = dict(locals())
         self._confidence, self._confidence_zero = confidence, confidence_zero
         super().__init__(f, parameters, name)

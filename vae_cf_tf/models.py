@@ -63,7 +63,7 @@ class Autoencoder(keras.Model):
     # The model
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> Terms:
-        """The ELBO's parts: one sample of z and dropout drawn from `seed`; or, with None, z = its mean and no dropout."""
+        """The ELBO's parts: one sample of z and dropout drawn from `seed`; with None, z at its mean and no dropout."""
         raise NotImplementedError
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
@@ -108,8 +108,8 @@ class Autoencoder(keras.Model):
     def train_step(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """One step on −log p(x|z) + β·KL, averaged over the batch; β follows the annealing schedule.
 
-        All random draws are a function of the configuration's seed and the step's number, so that a resumed run needs no
-        other random state.
+        All random draws are a function of the configuration's seed and the step's number, so that a resumed run needs
+        no other random state.
         """
         step = tf.convert_to_tensor(self.optimizer.iterations)
         seed = tf.stack([tf.constant(self.config.seed, tf.int32), tf.cast(step, tf.int32)])

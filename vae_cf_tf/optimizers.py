@@ -7,8 +7,8 @@ import tensorflow as tf
 class Adam(keras.optimizers.Adam):
     """Kingma & Ba 2015, with β1 .9, β2 .999, ε 1e-8 outside the bias correction as in the papers' code.
 
-    Differs from `keras.optimizers.Adam` in that TensorFlow's fused kernel does the update: variable and moments are read
-    and written once a step instead of once an operation. The moments are Keras' own, so checkpoints do not differ.
+    Differs from `keras.optimizers.Adam` in that TensorFlow's fused kernel does the update: variable and moments are
+    read and written once a step instead of once an operation. The moments are Keras' own, so checkpoints do not differ.
     """
 
     def __init__(self, learning_rate: float = 1e-3, epsilon: float = 1e-8, **kwargs):

@@ -50,7 +50,9 @@ class Workdir:
     def config(self) -> Config:
         """The run's configuration."""
         if not self.config_file.exists():
-            raise UserError(f"{self.path} is not the workdir of a run: it has no {self.config_file.name}. Train one first.")
+            raise UserError(
+                f"{self.path} is not the workdir of a run: it has no {self.config_file.name}. Train one first."
+            )
         try:
             return Config.from_json(self.config_file.read_text())
         except ValueError as error:

@@ -322,7 +322,7 @@ def _netflix_fault(line: str) -> str | None:
 class _Log:
     """Gathers blocks of events, whose ids are coded block by block, into one log."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._users: list[pa.DictionaryArray] = []
         self._items: list[pa.DictionaryArray] = []
         self._ratings: list[np.ndarray] = []

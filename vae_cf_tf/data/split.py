@@ -70,7 +70,7 @@ class Split:
             arrays[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}_indices"] = matrix.indices
         with written_aside(Path(folder) / SPLIT_FILE) as aside, open(aside, "wb") as f:
-            np.savez(f, **arrays)
+            np.savez(f, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Split":
@@ -95,7 +95,7 @@ class Split:
         for _, matrix in self._matrices():
             digest.update(np.asarray([*matrix.shape, matrix.nnz], np.int64).tobytes())
             digest.update(matrix.indptr.astype(np.int64).tobytes())
-            digest.update(np.ascontiguousarray(matrix.indices, np.int32))
+            digest.update(np.ascontiguousarray(matrix.indices, np.int32).data)
         return digest.hexdigest()[:16]
 
 
@@ -162,7 +162,7 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions()) ->
             f"(received {options.min_items_per_user}) or lower --fold_in_share (received {options.fold_in_share:g})"
         )
     item_ids = log.item_ids[catalogue].tolist()
-    return Split(train, *held_out, item_ids, _titles_of(item_ids, log.titles))
+    return Split(train, held_out[0], held_out[1], item_ids, _titles_of(item_ids, log.titles))
 
 
 def _held_out(
@@ -217,7 +217,7 @@ def read_split_folder(folder: str | os.PathLike) -> Split:
         halves = np.split(rows, [len(pairs[0][0])])
         shape = (row_count, len(item_ids))
         held_out.append(HeldOut(*(_matrix(r, sids, shape) for r, (_, sids) in zip(halves, pairs, strict=True))))
-    return Split(train, *held_out, item_ids, _titles_of(item_ids, titles_beside(folder)))
+    return Split(train, held_out[0], held_out[1], item_ids, _titles_of(item_ids, titles_beside(folder)))
 
 
 def with_titles(data: Split, titles: dict[str, str]) -> Split:

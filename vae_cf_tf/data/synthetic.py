@@ -44,13 +44,13 @@ def synthetic_log(
     favourites = random.lognormal(0.0, 1.0, (communities, items))
     weight = np.log(liking[:, genre] * favourites * popularity).astype(np.float32)  # [communities, items]
 
-    community = random.integers(communities, size=users)
+    of_user = random.integers(communities, size=users)
     sigma = 0.8
     sizes = random.lognormal(np.log(max(mean_items - 5, 1)) - sigma**2 / 2, sigma, users)
     sizes = np.minimum(5 + sizes.astype(int), max(items // 3, 1))
     # The items with the largest log-weight + Gumbel noise are a sample without repeats.
     scores = random.gumbel(size=(users, genres)).astype(np.float32)[:, genre] * np.float32(0.7)
-    scores += weight[community]
+    scores += weight[of_user]
     scores += random.gumbel(size=(users, items))
     top = np.argpartition(-scores, sizes.max() - 1, axis=1)[:, : sizes.max()]
     order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)

@@ -35,11 +35,11 @@ def read_titles(path: Path) -> dict[str, str]:
     first = lines[0]
     title = 1
     if path.name.startswith("movie_titles"):
-        rows, title = (line.split(",", 2) for line in lines), 2
+        rows, title = [line.split(",", 2) for line in lines], 2
     elif "::" in first:
-        rows = (line.split("::") for line in lines)
+        rows = [line.split("::") for line in lines]
     elif "|" in first and path.name == "u.item":
-        rows = (line.split("|") for line in lines)
+        rows = [line.split("|") for line in lines]
     else:
         try:
             rows = list(csv.reader(lines, delimiter="\t" if "\t" in first else ","))

@@ -1,0 +1,42 @@
+# make train: sets everything up and runs the main job on the embedded data set.
+# make test:  sets everything up and runs the whole test suite.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test test-slow lint format clean
+
+train: $(VENV)/train.installed
+	$(BIN)/python -m trainers.main --flagfile=vamp.flags
+
+test: $(VENV)/test.installed
+	$(BIN)/python -m pytest -n 2
+
+# Minutes of work and gigabytes of generated data: memory, speed of reading, kills on real data.
+test-slow: $(VENV)/test.installed
+	$(BIN)/python -m pytest -m slow -s
+
+lint: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed. Received: $$($(PYTHON) --version 2>&1). Set PYTHON=…" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/train.installed: $(BIN)/python requirements.txt constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/test.installed: $(BIN)/python requirements.txt requirements-test.txt constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@

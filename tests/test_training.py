@@ -1,0 +1,216 @@
+"""The main job through its real command at a small size: files, resuming, repeating, and the user's mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae_cf_tf.data.synthetic import synthetic_log
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+TINY = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50",
+        "--checkpoint_seconds=0"]  # fmt: skip
+
+
+def command(*flags: str, module: str = "trainers.main") -> list[str]:
+    return [sys.executable, "-m", module, *flags]
+
+
+def run(*flags: str, module: str = "trainers.main", **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*flags, module=module), cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def tiny(data: Path, workdir: Path, *more: str) -> list[str]:
+    return ["--flagfile=vamp.flags", f"--data={data}", f"--workdir={workdir}", "--epochs=6", *TINY, *more]
+
+
+def rows_but_times(workdir: Path) -> list[dict]:
+    with open(workdir / "history.csv") as f:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
+
+
+def metrics(workdir: Path) -> dict:
+    values = json.loads((workdir / "metrics.json").read_text())
+    return {name: values[name] for name in ("test", "validation", "best_epoch", "epochs", "data_fingerprint")}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    """A small log with titles, as a user might bring it."""
+    folder = tmp_path_factory.mktemp("data")
+    made = synthetic_log(users=160, items=130, communities=4, mean_items=15)
+    lines = [f"{made.user_ids[u]},{made.item_ids[i]}" for u, i in zip(made.users, made.items, strict=True)]
+    (folder / "events.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+    titles = "".join(f"{item},{title}\n" for item, title in made.titles.items())
+    (folder / "movies.csv").write_text("item_id,title\n" + titles)
+    return folder / "events.csv"
+
+
+@pytest.fixture(scope="module")
+def finished(log, tmp_path_factory):
+    """A run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
+    result = run(*tiny(log, workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_the_workdir_holds_what_the_contract_names(finished):
+    workdir, _ = finished
+    values = json.loads((workdir / "metrics.json").read_text())
+    names = {f"ndcg@{k}" for k in (10, 20, 50, 100)} | {f"recall@{k}" for k in (1, 5, 10, 20, 50, 100)}
+    for part in ("test", "validation"):
+        assert set(values[part]) == names
+        assert all(0 <= v["mean"] <= 1 and v["stderr"] >= 0 for v in values[part].values())
+    assert values["epochs"] == 6
+    assert 1 <= values["best_epoch"] <= 6
+    assert values["seconds_per_epoch"] > 0
+    assert values["users_per_second"] > 0
+    assert values["peak_rss_mb"] > 100
+    assert values["config"]["hidden_dim"] == 16
+    assert set(values["baselines"]) == {"popularity", "EASE, λ 50"}
+    rows = rows_but_times(workdir)
+    assert [int(r["epoch"]) for r in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"epoch", "beta", "loss", "nll", "kl", "val_ndcg@100", "val_nll", "val_kl"} <= set(rows[0])
+    assert float(rows[0]["beta"]) == pytest.approx(0.15 / 30)
+    best = max(float(r["val_ndcg@100"]) for r in rows)
+    assert float(rows[values["best_epoch"] - 1]["val_ndcg@100"]) == best
+    assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(best, abs=1e-12)
+    assert list((workdir / "tensorboard").rglob("events.out.*"))
+
+
+def test_a_person_reads_table_paths_and_titles_and_no_noise(finished):
+    workdir, result = finished
+    assert "± " in result.stdout
+    for part in ("this model", "popularity", "EASE", f"Checkpoint: {workdir}", f"SavedModel: {workdir}", "beta:"):
+        assert part in result.stdout
+    assert any(genre in result.stdout for genre in ("Jazz", "Ambient", "Blues", "Funk", "Baroque", "Country"))
+    assert result.stderr == ""
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, log, tmp_path):
+    assert run(*tiny(log, tmp_path / "again")).returncode == 0
+    assert rows_but_times(tmp_path / "again") == rows_but_times(finished[0])
+    assert run(*tiny(log, tmp_path / "other", "--seed=7", "--epochs=1")).returncode == 0
+    assert rows_but_times(tmp_path / "other")[0] != rows_but_times(finished[0])[0]
+
+
+def kill_and_restart(flags: list[str], workdir: Path, kills: int, rng: np.random.Generator, between: tuple) -> None:
+    """Starts the command, kills it so often at random moments after its first epoch, then lets it finish."""
+    for _ in range(kills):
+        process = subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = (workdir / "history.csv").stat().st_mtime_ns if (workdir / "history.csv").exists() else 0
+        while process.poll() is None:
+            if (workdir / "history.csv").exists() and (workdir / "history.csv").stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(*between))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run(*flags).returncode == 0
+
+
+def test_killed_and_restarted_it_ends_as_if_never_stopped(finished, log, tmp_path):
+    kill_and_restart(tiny(log, tmp_path / "w"), tmp_path / "w", 2, np.random.default_rng(1), (0, 0.3))
+    assert rows_but_times(tmp_path / "w") == rows_but_times(finished[0])
+    assert metrics(tmp_path / "w") == metrics(finished[0])
+    assert not list((tmp_path / "w").glob(".*.tmp"))
+
+
+def test_ctrl_c_leaves_a_workdir_that_resumes(finished, log, tmp_path):
+    flags = tiny(log, tmp_path / "w")
+    process = subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "w" / "checkpoint.npz").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "The same command goes on" in stderr
+    assert "Traceback" not in stderr
+    assert run(*flags).returncode == 0
+    assert metrics(tmp_path / "w") == metrics(finished[0])
+
+
+def one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_mistakes_are_one_line_and_leave_nothing(log, tmp_path):
+    work = tmp_path / "w"
+    one_line_error(run(*tiny(tmp_path / "nowhere.csv", work)), "nowhere.csv")
+    one_line_error(run(*tiny(log, work, "--latent=none")), "Contradictory flags")
+    one_line_error(run("--no_such_flag=1"), "no_such_flag")
+    one_line_error(run(*tiny(log, work, "--heldout_users=500")), "500", "--heldout_users")
+    small = tmp_path / "small.csv"
+    small.write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(40) for i in range(u % 9, u % 9 + 8)))
+    one_line_error(run(*tiny(small, work)), "The catalogue has 16 items")
+    (tmp_path / "file").write_text("")
+    one_line_error(run(*tiny(log, tmp_path / "file" / "w")), "a part of the path is a file")
+    assert not work.exists()
+
+
+def test_a_workdir_of_another_configuration_is_refused(finished, log):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_text()
+    one_line_error(run(*tiny(log, workdir, "--beta_cap=0.9")), "beta_cap is 0.15 there and 0.9 here", "--workdir")
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_a_damaged_checkpoint_is_named(finished, log, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0], tmp_path / "w")
+    path = tmp_path / "w" / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-1000])
+    one_line_error(run(*tiny(log, tmp_path / "w")), "checkpoint.npz is damaged")
+
+
+def test_divergence_stops_the_run_and_names_the_step(log, tmp_path):
+    result = run(*tiny(log, tmp_path / "w", "--optimizer=adam", "--learning_rate=1e30"))
+    one_line_error(result, "Training diverged at step ", "--learning_rate")
+
+
+def test_export_of_a_run_without_an_epoch_is_refused(log, tmp_path):
+    one_line_error(
+        run(f"--workdir={tmp_path}", f"--export_dir={tmp_path / 'x'}", module="export.main"), "not the workdir of a run"
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_needs_no_tensorflow_and_names_every_setting():
+    code = (
+        "import sys, runpy; sys.argv = ['main', '--help']\n"
+        "try: runpy.run_module('trainers.main', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'tensorflow' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for name in ("--data", "--workdir", "--epochs", "--seed", "--batch_size", "--beta_cap"):
+        assert name in result.stdout
+
+
+@pytest.mark.slow
+def test_five_kills_on_real_data(tmp_path):
+    """About ten minutes: Multi-VAE on ml-1m-split, killed at five random moments."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED}, which is not in the repository")
+    flags = ["--flagfile=trainers/flags/baseline.flags", f"--data={SHARED / 'ml-1m-split'}", "--epochs=30"]
+    assert run(*flags, f"--workdir={tmp_path / 'alone'}").returncode == 0
+    seed = int(os.environ.get("KILL_SEED", "0"))
+    killed = [*flags, f"--workdir={tmp_path / 'w'}", "--checkpoint_seconds=1"]
+    kill_and_restart(killed, tmp_path / "w", 5, np.random.default_rng(seed), (0, 5))
+    assert rows_but_times(tmp_path / "w") == rows_but_times(tmp_path / "alone")
+    assert metrics(tmp_path / "w") == metrics(tmp_path / "alone")
