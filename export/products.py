@@ -9,6 +9,8 @@ from vae_cf_tf.blocks import GaussianHeads, Linear
 from vae_cf_tf.histories import Bags
 
 WEIGHTS = {"float32": tf.float32, "bfloat16": tf.bfloat16}
+_CHUNK = 8192  # items whose rows are widened to float32 at once
+_BLOCK, _BLOCKS = 256, 16  # columns of a product likewise: a block in a core's cache, and blocks in a loop's turn
 
 
 class Product(tf.Module):
@@ -18,6 +20,9 @@ class Product(tf.Module):
     that a gradient needs would be 5 GB for a request of a hundred histories of 20,000 items. The kernel is read whole
     and never through the variable's own gather: after one of those TensorFlow copies the variable at each further read.
 
+    Kernels of bfloat16 are rounded once, at the export. The arithmetic stays float32, and no request widens a whole
+    kernel.
+
     Args:
       linear: the trained layer.
       dtype: of the kernel in the SavedModel.
@@ -25,7 +30,12 @@ class Product(tf.Module):
 
     def __init__(self, linear: Linear, dtype: tf.DType):
         super().__init__()
-        self.kernel = linear.kernel.value if dtype == tf.float32 else tf.Variable(tf.cast(linear.kernel, dtype))
+        self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS  # held as Wᵀ, whose blocks are no copies
+        if dtype == tf.float32:
+            self.kernel = linear.kernel.value
+        else:
+            kernel = tf.cast(linear.kernel, dtype)
+            self.kernel = tf.Variable(tf.transpose(kernel) if self.wide else kernel, name="kernel")
 
     def __call__(self, x: Any) -> tf.Tensor:
         kernel = self.kernel.read_value()
@@ -33,8 +43,9 @@ class Product(tf.Module):
             return _summed(kernel, x)
         if isinstance(x, tuple) and isinstance(x[0], Bags):
             bags, rest = x
-            return _summed(kernel, bags) + _matmul(rest, kernel[-rest.shape[-1] :])
-        return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, kernel)
+            return _summed(kernel, bags) + tf.matmul(rest, tf.cast(kernel[-rest.shape[-1] :], tf.float32))
+        x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
+        return _by_blocks(x, kernel) if self.wide else tf.matmul(x, tf.cast(kernel, tf.float32))
 
 
 def for_serving(model: keras.Model, weights: str) -> None:
@@ -49,11 +60,46 @@ def for_serving(model: keras.Model, weights: str) -> None:
 
 def _summed(kernel: tf.Tensor, bags: Bags) -> tf.Tensor:
     """Sum of the kernel's rows of each bag, float32 [batch, units]."""
-    items, rows = bags.items.values, bags.items.value_rowids()
+    items, rows = bags.items.values, tf.cast(bags.items.value_rowids(), tf.int32)
     batch = tf.cast(bags.items.nrows(), tf.int32)
-    sums = tf.sparse.segment_sum(kernel, items, tf.cast(rows, tf.int32), num_segments=batch)
-    return tf.cast(sums, tf.float32) * bags.scale[:, None]
+    if kernel.dtype == tf.float32:
+        sums = tf.sparse.segment_sum(kernel, items, rows, num_segments=batch)
+    else:
+        sums = _summed_by_chunks(kernel, items, rows, batch)
+    return sums * bags.scale[:, None]
 
 
-def _matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(x, kernel)
+def _summed_by_chunks(kernel: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    """As tf.sparse.segment_sum, whose sums of bfloat16 rows would be rounded to bfloat16."""
+
+    def add(start: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        part, owner = items[start : start + _CHUNK], rows[start : start + _CHUNK]
+        part = tf.math.segment_sum(tf.cast(tf.gather(kernel, part), tf.float32), owner - owner[0])
+        return start + _CHUNK, sums + tf.pad(part, [[owner[0], batch - 1 - owner[-1]], [0, 0]])
+
+    first = (tf.constant(0), tf.zeros([batch, kernel.shape[1]]))
+    return tf.while_loop(lambda start, _: start < tf.size(items), add, first, parallel_iterations=1)[1]
+
+
+def _by_blocks(x: tf.Tensor, transposed: tf.Tensor) -> tf.Tensor:
+    """x W, float32 [batch, columns], from Wᵀ in bfloat16: a block of columns after the other."""
+
+    def blocks(start: Any, count: int, last: int = _BLOCK) -> tf.Tensor:
+        starts = [start + i * _BLOCK for i in range(count)]
+        parts = [transposed[s : s + (last if i == count - 1 else _BLOCK)] for i, s in enumerate(starts)]
+        return tf.concat([tf.matmul(x, tf.cast(part, tf.float32), transpose_b=True) for part in parts], axis=1)
+
+    columns, turn = transposed.shape[0], _BLOCK * _BLOCKS
+    turns, rest = divmod(columns, turn)
+    found = tf.TensorArray(tf.float32, turns, element_shape=[None, turn])
+    _, found = tf.while_loop(
+        lambda i, _: i < turns,
+        lambda i, array: (i + 1, array.write(i, blocks(i * turn, _BLOCKS))),
+        (tf.constant(0), found),
+        parallel_iterations=1,
+    )
+    first = tf.reshape(tf.transpose(found.stack(), [1, 0, 2]), [tf.shape(x)[0], turns * turn])
+    if not rest:
+        return first
+    count = -(-rest // _BLOCK)
+    return tf.concat([first, blocks(turns * turn, count, rest - (count - 1) * _BLOCK)], axis=1)

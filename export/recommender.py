@@ -64,13 +64,9 @@ class Recommender:
 
     def _recommend(self, history):
         items, rows, batch = self._distinct(history)
-        scores = self._log_probs(items, rows, batch)
-        never = tf.fill(tf.shape(items), -np.float32(np.inf))
-        scores = tf.tensor_scatter_nd_update(scores, tf.stack([rows, items], axis=1), never)
-        values, columns = tf.math.top_k(scores, self._top_k)
-        left = tf.math.is_finite(values)
-        ids = self._id_of.lookup(tf.where(left, tf.cast(columns, tf.int64), -1))
-        return {"item_ids": ids, "scores": tf.where(left, values, LOWEST)}
+        scores, columns = best_unseen(self._log_probs(items, rows, batch), items, rows, self._top_k)
+        ids = self._id_of.lookup(tf.where(scores > LOWEST, tf.cast(columns, tf.int64), -1))
+        return {"item_ids": ids, "scores": scores}
 
     def _recommend_examples(self, examples):
         parsed = tf.io.parse_example(examples, {"history": tf.io.RaggedFeature(tf.string)})
@@ -90,3 +86,16 @@ class Recommender:
 
 def _ragged(items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> tf.RaggedTensor:
     return tf.RaggedTensor.from_value_rowids(items, rows, batch, validate=False)
+
+
+def best_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The k best columns of each row that are not seen, best first, and their scores; LOWEST where none is left.
+
+    Args:
+      scores: float32 [batch, items].
+      items, rows: int32 [seen], the seen columns and whose they are.
+    """
+    seen = tf.stack([rows, items], axis=1)
+    masked = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(items), -np.float32(np.inf)))
+    values, columns = tf.math.top_k(masked, k)
+    return tf.maximum(values, LOWEST), columns

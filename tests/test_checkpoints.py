@@ -31,7 +31,7 @@ def test_values_and_meta_come_back(path, variables):
 def test_a_damaged_file_is_one_line(path, variables, damage):
     content = path.read_bytes()
     if damage is None:  # one flipped bit within the values
-        at = content.index(np.float32(5).tobytes())
+        at = content.index(np.float64(5).tobytes())
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     else:
         path.write_bytes(damage(content))

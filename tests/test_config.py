@@ -52,3 +52,18 @@ def test_every_flagfile_is_a_configuration_that_says_what_it_is(path):
 def test_every_setting_has_a_help_text():
     for field in dataclasses.fields(Config):
         assert field.metadata["help"].endswith("."), field.name
+
+
+def test_choices_are_the_registries():
+    """The choices stand in Config too, so that --help needs no TensorFlow."""
+    from vae_cf_tf.blocks import BLOCKS, INITIALIZERS
+    from vae_cf_tf.likelihoods import LIKELIHOODS
+    from vae_cf_tf.models import MODELS
+    from vae_cf_tf.optimizers import OPTIMIZERS
+    from vae_cf_tf.priors import PRIORS
+
+    registries = {"latent": MODELS, "prior": PRIORS, "block": BLOCKS, "likelihood": LIKELIHOODS}
+    registries |= {"optimizer": OPTIMIZERS, "initializer": INITIALIZERS}
+    choices = {field.name: set(field.metadata["choices"]) for field in dataclasses.fields(Config)}
+    for name, registry in registries.items():
+        assert choices[name] == set(registry)

@@ -1,0 +1,60 @@
+"""Costs that only show at the size of the public data sets; `make test-slow` runs them and prints the figures."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae_cf_tf.data.split import HeldOut, Split
+from vae_cf_tf.data.synthetic import synthetic_matrix
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def test_memory_of_training_at_the_shape_of_ml_20m(tmp_path):
+    """Multi-VAE on 116,677 × 20,108 with 8.5 M interactions, baselines and evaluation included, under 3 GiB."""
+    train = synthetic_matrix(116_677, 20_108, 8_500_000, seed=0)
+    known, wanted = (synthetic_matrix(10_000, 20_108, n, seed=s) for n, s in ((580_000, 1), (145_000, 2)))
+    wanted = wanted - wanted.multiply(known)
+    wanted.eliminate_zeros()
+    held_out = HeldOut(known, wanted.tocsr())
+    ids = [str(i) for i in range(20_108)]
+    Split(train, held_out, held_out, ids, {}).save(tmp_path)
+    flags = ["--flagfile=trainers/flags/multvae.flags", f"--workdir={tmp_path}", "--epochs=1", "--ease_l2=700"]
+    subprocess.run([sys.executable, "-m", "trainers.main", *flags], cwd=ROOT, check=True)
+    values = json.loads((tmp_path / "metrics.json").read_text())
+    print(f"\npeak RSS {values['peak_rss_mb']:.0f} MiB, {values['users_per_second']:.0f} users/s")
+    assert set(values["baselines"]) == {"popularity", "EASE, λ 700"}
+    assert values["peak_rss_mb"] < 3 * 1024
+
+
+def test_reading_and_splitting_25_million_ratings(tmp_path):
+    """A ratings.csv of ML-25M's shape, under 4 GiB."""
+    rng, path = np.random.default_rng(0), tmp_path / "ratings.csv"
+    with open(path, "w") as f:
+        f.write("userId,movieId,rating,timestamp\n")
+        for block in range(25):
+            users = np.sort(rng.integers(1, 162_542, 1_000_000))
+            movies = (59_047 * rng.random(1_000_000) ** 3).astype(int) + 1
+            ratings, times = rng.integers(1, 11, 1_000_000) / 2, rng.integers(8e8, 16e8, 1_000_000)
+            np.savetxt(f, np.stack([users, movies, ratings, times + block], 1), fmt="%d,%d,%.1f,%d")
+    code = (
+        "import resource, sys, time; start = time.perf_counter()\n"
+        "from vae_cf_tf.config import Config\n"
+        "from vae_cf_tf.data.load import load_split\n"
+        "split = load_split(Config(data=sys.argv[1]))\n"
+        "print(time.perf_counter() - start, split.train.nnz)"
+    )
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    seconds, interactions = map(float, result.stdout.split())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"\nread and split in {seconds:.1f} s ({time.perf_counter() - started:.1f} s as a process), peak ≤ {peak:.0f} MiB")
+    assert interactions > 5_000_000
+    assert peak < 4 * 1024
