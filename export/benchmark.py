@@ -1,8 +1,8 @@
 """Measures a served model of a given size on this machine: `python -m export.benchmark --items=20108,200000`.
 
-The model is H+Vamp gated, two layers, with generated weights, and is asked through the C++ session that TF Serving runs.
-Beside each figure stand its floor (`export.floors`) and the same network in plain NumPy (`export.plain`), all measured
-in the same run; the goal is p50 ≤ 1.5 × the larger floor + 0.3 ms for a batch of one.
+The model is H+Vamp gated, two layers, with generated weights, and is asked through the C++ session that TF Serving
+runs. Beside each figure stand its floor (`export.floors`) and the same network in plain NumPy (`export.plain`), all
+measured in the same run; the goal is p50 ≤ 1.5 × the larger floor + 0.3 ms for a batch of one.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -125,6 +125,7 @@ def _ask(version: Path, items: int, made: dict[str, Any], options: dict[str, Any
     start = time.perf_counter()
     session = tf.compat.v1.Session(graph=tf.Graph())
     with session, session.graph.as_default():
+        logging.set_verbosity(logging.ERROR)  # it is called deprecated, and is what the C++ loader corresponds to
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(version))
         load_seconds = time.perf_counter() - start
         signature = loaded.signature_def["recommend"]
@@ -160,9 +161,17 @@ def _ask(version: Path, items: int, made: dict[str, Any], options: dict[str, Any
         histories = _histories(items, row["batch"], row["length"], 0)
         seen = tf.constant(np.concatenate(histories), tf.int32)
         owner = tf.constant(np.repeat(np.arange(row["batch"]), [len(h) for h in histories]), tf.int32)
-        scores = tf.Variable(tf.random.normal([row["batch"], items]))
-        choose = tf.function(lambda v=scores, s=seen, o=owner: best_unseen(v + 0.0, s, o, min(options["top_k"], items)))
-        row["mask_and_top_k_ms"] = 1e3 * float(np.median(floors.times(lambda c=choose: c()[0].numpy(), 20)))
+        scores = tf.random.normal([row["batch"], items])
+        k, turns = min(options["top_k"], items), 10
+
+        def choose(v=scores, s=seen, o=owner, k=k, turns=turns):
+            total = tf.zeros([])
+            for i in tf.range(turns):  # many in one call, whose own cost is not a request's
+                total += best_unseen(v + tf.cast(i, tf.float32), s, o, k)[0][0, 0]
+            return total
+
+        repeated = tf.function(choose)
+        row["mask_and_top_k_ms"] = 1e3 * float(np.median(floors.times(lambda f=repeated: f().numpy(), 10))) / turns
         row["mask_and_top_k_share"] = row["mask_and_top_k_ms"] / row["p50_ms"]
         limit = FACTOR * max(row["floor_read_ms"], row["floor_gemm_ms"]) + 1e3 * SLACK
         row["goal_ms"] = limit if row["batch"] == 1 else None
@@ -200,8 +209,9 @@ def _machine() -> dict[str, Any]:
 
 def _table(found: dict[str, Any]) -> str:
     lines = [
-        f"{found['items']:,} items: {found['saved_model_bytes'] / 1e6:,.0f} MB, loaded in {found['load_seconds']:.2f} s "
-        f"into {found['resident_bytes'] / 1e6:,.0f} MB; memory {found['bandwidth_gb_per_second']:.1f} GB/s, "
+        f"{found['items']:,} items: {found['saved_model_bytes'] / 1e6:,.0f} MB, loaded in "
+        f"{found['load_seconds']:.2f} s into {found['resident_bytes'] / 1e6:,.0f} MB; "
+        f"memory {found['bandwidth_gb_per_second']:.1f} GB/s, "
         f"GEMM {found['gemm_gflop_per_second']:,.0f} GFLOP/s",
         "| batch | history | p50 ms | p99 ms | histories/s | floor: read ms | floor: GEMM ms | goal ms | NumPy ms "
         "| mask + top-k |",

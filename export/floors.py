@@ -1,4 +1,4 @@
-"""The least that a request can take on this machine: its bytes at the measured bandwidth, its products at the GEMM rate."""
+"""The least that a request can take here: its bytes at the measured bandwidth, its products at the GEMM rate."""
 
 import time
 from collections.abc import Callable

@@ -80,7 +80,7 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     rows = rows_but_times(workdir)
     assert [int(r["epoch"]) for r in rows] == [1, 2, 3, 4, 5, 6]
     assert {"epoch", "beta", "loss", "nll", "kl", "val_ndcg@100", "val_nll", "val_kl"} <= set(rows[0])
-    assert float(rows[0]["beta"]) == pytest.approx(0.15 / 30)
+    assert float(rows[0]["beta"]) == pytest.approx(0.15 / 25)
     best = max(float(r["val_ndcg@100"]) for r in rows)
     assert float(rows[values["best_epoch"] - 1]["val_ndcg@100"]) == best
     assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(best, abs=1e-12)

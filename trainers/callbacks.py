@@ -32,8 +32,10 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class Validate(keras.callbacks.Callback):
-    """Adds to the epoch's logs the training part's seconds, the ranking metrics of the validation users, and their mean
-    −log p(x|z) and KL at the posterior mean, unweighted, as Kim & Suh's code logs them."""
+    """Judges each epoch: `figures` has the ranking metrics of the validation users, their mean −log p(x|z) and KL at
+    the posterior mean, unweighted, as Kim & Suh's code logs them, and the training part's seconds; the logs, which a
+    person reads, get the metric that decides.
+    """
 
     def __init__(self, split: Split, batch_size: int):
         super().__init__()
@@ -41,6 +43,7 @@ class Validate(keras.callbacks.Callback):
         self.rank: evaluation.Ranker | None = None
         self.terms: Callable | None = None
         self.started = self.ended = 0.0
+        self.figures: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rank = evaluation.model_ranker(self.model)
@@ -54,11 +57,12 @@ class Validate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = evaluation.evaluate(self.rank, self.held_out, self.batch_size)
-        logs.update({f"val_{name}": float(np.mean(values)) for name, values in figures.items()})
+        self.figures = {f"val_{name}": float(np.mean(values)) for name, values in figures.items()}
         terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, self.batch_size)]
-        logs["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
-        logs["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
-        logs["seconds"] = self.ended - self.started
+        self.figures["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
+        self.figures["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
+        self.figures["seconds"] = self.ended - self.started
+        logs[f"val_{STOP_METRIC}"] = self.figures[f"val_{STOP_METRIC}"]
 
 
 class Keep(keras.callbacks.Callback):
@@ -69,14 +73,16 @@ class Keep(keras.callbacks.Callback):
 
     Args:
       workdir: where to write.
+      validate: has the epoch's figures; comes before this callback.
       patience: see above.
       warmup_epochs: length of the warm-up in epochs.
       seconds: least time between two checkpoints; the last epoch always has one.
     """
 
-    def __init__(self, workdir: Workdir, patience: int, warmup_epochs: float, seconds: float):
+    def __init__(self, workdir: Workdir, validate: Validate, patience: int, warmup_epochs: float, seconds: float):
         super().__init__()
-        self.workdir, self.patience, self.warmup_epochs, self.seconds = workdir, patience, warmup_epochs, seconds
+        self.workdir, self.validate = workdir, validate
+        self.patience, self.warmup_epochs, self.seconds = patience, warmup_epochs, seconds
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch, self.waited, self.stopped = -math.inf, 0, 0, False
         self.written = time.monotonic()
@@ -96,7 +102,8 @@ class Keep(keras.callbacks.Callback):
         return len(self.rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.rows.append({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
+        train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
+        self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
         value = logs[f"val_{STOP_METRIC}"]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0

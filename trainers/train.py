@@ -115,7 +115,8 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
     steps = batches.steps_per_epoch(split.train, config.batch_size)
     model.compile_for(steps)
     warmup_epochs = config.beta_warmup if config.beta_unit == "epoch" else config.beta_warmup / steps
-    keep = Keep(workdir, config.patience, warmup_epochs, config.checkpoint_seconds)
+    validate = Validate(split, config.eval_batch_size)
+    keep = Keep(workdir, validate, config.patience, warmup_epochs, config.checkpoint_seconds)
     keep.restore(model)
     if keep.stopped or keep.epochs_done >= config.epochs:
         say(f"Trained already: {keep.epochs_done} epochs.")
@@ -130,7 +131,7 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
         verbose=1 if sys.stdout.isatty() else 2,  # a bar that redraws itself, or a line an epoch
         callbacks=[
             StopOnNaN(),
-            Validate(split, config.eval_batch_size),
+            validate,
             keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
             keep,
         ],
