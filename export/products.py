@@ -9,7 +9,7 @@ from vae_cf_tf.blocks import GaussianHeads, Linear
 from vae_cf_tf.histories import Bags
 
 WEIGHTS = {"float32": tf.float32, "bfloat16": tf.bfloat16}
-_CHUNK = 8192  # items whose rows are widened to float32 at once
+_CHUNK = 1024  # items whose rows are widened to float32 at once
 _BLOCK, _BLOCKS = 256, 16  # columns of a product likewise: a block in a core's cache, and blocks in a loop's turn
 
 

@@ -1,0 +1,49 @@
+"""What the tests of the export share: a small model, exported once, and other processes to load it in."""
+
+import atexit
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from export.savedmodel import export_model
+from vae_cf_tf.config import Config
+from vae_cf_tf.models import Autoencoder, build
+
+SMALL = {"hidden_dim": 12, "latent_dim": 5, "pseudo_inputs": 4}
+ITEM_IDS = [f"i{n}" for n in range(36)] + ["été", "映画 7", 'a"b;c=d', " padded "]
+TITLES = {"i0": "The First (1999)", "映画 7": "七人の侍"}
+FACTS = {"config": {"latent": "hierarchical"}, "data_fingerprint": "0123456789abcdef", "metrics": None}
+TOP_K = 15
+
+
+def model(**settings) -> Autoencoder:
+    """A model of this size; the seed is the configuration's, so that two calls make equal ones."""
+    return build(Config(**{**SMALL, **settings}), len(ITEM_IDS))
+
+
+@functools.cache
+def exported(weights: str = "float32") -> Path:
+    """The SavedModel of a hierarchical, gated, two-layer model."""
+    folder = Path(tempfile.mkdtemp(prefix="serving_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return export_model(model(), ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
+
+
+def elsewhere(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    """Runs Python code in a process and folder of its own, in which this project cannot be imported."""
+    guard = (
+        "import importlib.util\n"
+        "assert not any(importlib.util.find_spec(name) for name in ('vae_cf_tf', 'export', 'trainers'))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, "-I", "-c", guard + script, *map(str, arguments)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            **options,
+        )

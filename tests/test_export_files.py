@@ -1,0 +1,277 @@
+"""What an export leaves on the disk: whole versions only, of the right size, with card, titles and warm-up."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from serving_kit import FACTS, ITEM_IDS, TITLES, TOP_K, exported, model
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from export import card, main, savedmodel, titles
+from export import inspect as inspect_command
+from vae_cf_tf.config import Config
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.models import build
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "export" / "serving"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_versions_grow_and_nothing_is_overwritten(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "kept").write_text("as it was")
+    (tmp_path / "notes").mkdir()
+    made = [savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K).name for _ in range(2)]
+    assert made == ["8", "9"]
+    assert names(tmp_path) == ["7", "8", "9", "notes"]
+    assert (tmp_path / "7" / "kept").read_text() == "as it was"
+
+
+def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    rename, seen = os.rename, []
+
+    def late(source, target):
+        if not seen:  # another export is faster by a moment
+            seen.append(target)
+            (Path(target) / "variables").mkdir(parents=True)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    version = savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K)
+    assert [seen[0].name, version.name] == ["1", "2"]
+    assert names(tmp_path / "1") == ["variables"]
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K)
+    assert names(tmp_path) == []
+
+
+KILLED = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from vae_cf_tf import quiet
+quiet.import_tensorflow()
+from serving_kit import FACTS, ITEM_IDS, TITLES, model
+from export import savedmodel
+import os
+if sys.argv[4] == "last":  # everything is written, and not yet renamed
+    os.rename = lambda *_: os.kill(os.getpid(), 9)
+print("ready", flush=True)
+savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, sys.argv[3], 5)
+"""
+
+
+def test_killed_at_any_moment_it_leaves_no_version_that_is_not_whole(tmp_path):
+    whole = 0
+    for delay in (0.9, "last"):
+        command = [sys.executable, "-c", KILLED, ROOT, ROOT / "tests", tmp_path, str(delay)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        if delay != "last":
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0)
+        process.stdout.close()
+        assert delay != "last" or names(tmp_path)[0].startswith(".unfinished-")
+        versions = [path for path in tmp_path.iterdir() if path.name.isdecimal()]
+        assert len(versions) - whole in (0, 1)
+        whole = len(versions)
+        for version in versions:
+            assert card.read(version)["items"] == len(ITEM_IDS)
+            assert (version / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
+    (tmp_path / ".unfinished-left").mkdir(exist_ok=True)
+    version = savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K)
+    assert version.name == str(whole + 1)
+    assert all(name.isdecimal() for name in names(tmp_path)), "what killed exports left should be gone"
+
+
+def test_another_running_export_is_left_alone(tmp_path):
+    running = tmp_path / ".unfinished-other"
+    running.mkdir()
+    with savedmodel._locked(running):
+        savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K)
+        assert names(tmp_path) == [".unfinished-other", "1"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["a\nb"], "line break"),
+        (["a\rb"], "line break"),
+        ([""], "empty"),
+        (["i1"], "two columns: 'i1'"),
+    ],
+)
+def test_item_ids_that_cannot_be_served_are_refused(ids, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        savedmodel.export_model(model(), ids + ITEM_IDS[1:], {}, FACTS, tmp_path, TOP_K)
+    assert names(tmp_path) == []
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    broken = model()
+    broken.decoder.output_layer.bias.assign(np.full(len(ITEM_IDS), np.nan, np.float32))
+    with pytest.raises(UserError, match="NaN"):
+        savedmodel.export_model(broken, ITEM_IDS, {}, FACTS, tmp_path, TOP_K)
+    assert names(tmp_path) == []
+
+
+def prediction_parameters(items: int, hidden: int, latent: int) -> int:
+    """Of H+Vamp gated with two layers: the two encoders without variances, and the decoder."""
+
+    def linear(rows: int, units: int) -> int:
+        return rows * units + units
+
+    def gated(rows: int) -> int:
+        return 2 * linear(rows, hidden)
+
+    upper = gated(items) + gated(hidden) + linear(hidden, latent)
+    lower = gated(items) + gated(latent) + gated(2 * hidden) + linear(hidden, latent)
+    decoder = 2 * gated(latent) + gated(2 * hidden) + linear(hidden, items)
+    return upper + lower + decoder
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_the_size_is_that_of_encoder_and_decoder(weights, tmp_path):
+    items, hidden, latent = 3000, 600, 200
+    built = build(Config(hidden_dim=hidden, latent_dim=latent, pseudo_inputs=300), items)
+    version = savedmodel.export_model(built, [str(i) for i in range(items)], {}, FACTS, tmp_path, 100, weights)
+    size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+    needed = prediction_parameters(items, hidden, latent) * (4 if weights == "float32" else 2)
+    assert needed <= size <= needed * 1.01 + (0 if weights == "float32" else 250_000)
+    assert card.read(version)["parameters"] == prediction_parameters(items, hidden, latent)
+
+
+def test_the_card_tells_what_is_there():
+    version = exported()
+    found = card.read(version)
+    assert found["items"] == len(ITEM_IDS)
+    assert found["data_fingerprint"] == FACTS["data_fingerprint"]
+    assert found["parameters"] == prediction_parameters(len(ITEM_IDS), 12, 5)
+    assert found["user_histories"].startswith("none")
+    assert found["signatures"]["recommend"] == {
+        "inputs": {"history": "string [?, ?]"},
+        "outputs": {"item_ids": f"string [?, {TOP_K}]", "scores": f"float32 [?, {TOP_K}]"},
+    }
+    assert found["signatures"]["recommend_examples"]["inputs"] == {"examples": "string [?]"}
+    assert found["signatures"]["embed"]["outputs"] == {"embedding": "float32 [?, 10]"}
+    assert found["signatures"]["serving_default"]["outputs"] == {"scores": f"float32 [?, {len(ITEM_IDS)}]"}
+    for name, size in found["bytes"].items():
+        assert (version / name).stat().st_size == size
+    assert titles.read(version) == TITLES
+    assert (version / "assets" / "item_ids.txt").read_bytes().decode() == "".join(f"{i}\n" for i in ITEM_IDS)
+
+
+def test_the_warm_up_requests_are_answered():
+    version = exported()
+    loaded = tf.saved_model.load(str(version))
+    signatures = set()
+    records = list(tf.data.TFRecordDataset(str(version / "assets.extra" / "tf_serving_warmup_requests")))
+    assert len(records) <= 1000
+    for record in records:
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        signature = request.model_spec.signature_name
+        signatures.add(signature)
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        answer = loaded.signatures[signature](**inputs)
+        assert all(np.isfinite(v).all() for v in answer.values() if v.dtype == tf.float32)
+        if "history" in inputs:
+            asked = {item for item in inputs["history"].numpy().ravel() if item}
+            assert asked
+            assert asked <= {item.encode() for item in ITEM_IDS}
+    assert signatures == set(loaded.signatures)
+
+
+def test_models_config_is_a_model_server_config():
+    found = text_format.Parse((SHIPPED / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    (config,) = found.model_config_list.config
+    assert (config.name, config.base_path, config.model_platform) == ("vamp", "/models/vamp", "tensorflow")
+
+
+def batching_parameters():
+    """The message tensorflow.serving.BatchingParameters, which tensorflow-serving-api does not ship, with the fields of
+    tensorflow_serving/servables/tensorflow/session_bundle_config.proto."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="batching.proto", package="tensorflow.serving", syntax="proto3", dependency=[wrappers_pb2.DESCRIPTOR.name]
+    )
+    message = file.message_type.add(name="BatchingParameters")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for number, name in enumerate(
+        ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), 1
+    ):
+        message.field.add(
+            name=name, number=number, label=1, type=kinds.TYPE_MESSAGE, type_name=".google.protobuf.Int64Value"
+        )
+    message.field.add(
+        name="thread_pool_name", number=5, label=1, type=kinds.TYPE_MESSAGE, type_name=".google.protobuf.StringValue"
+    )
+    message.field.add(name="allowed_batch_sizes", number=6, label=3, type=kinds.TYPE_INT64)
+    message.field.add(name="pad_variable_length_inputs", number=7, label=1, type=kinds.TYPE_BOOL)
+    pool = descriptor_pool.DescriptorPool()
+    wrappers = descriptor_pb2.FileDescriptorProto()
+    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
+    pool.Add(wrappers)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters"))()
+
+
+def test_batching_config_is_a_batching_parameters():
+    found = text_format.Parse((SHIPPED / "batching.config").read_text(), batching_parameters())
+    sizes = list(found.allowed_batch_sizes)
+    assert sizes == sorted(set(sizes)), "the server wants growing sizes"
+    assert sizes[-1] == found.max_batch_size.value, "the server wants the last to be max_batch_size"
+    assert found.num_batch_threads.value >= 1
+    assert found.pad_variable_length_inputs
+    with pytest.raises(text_format.ParseError):
+        text_format.Parse("max_batch: 3", batching_parameters())
+
+
+def test_the_printed_command_line_works_when_pasted():
+    items = ['a"b;c=d', "映画 7", "i1"]
+    line = shlex.split(main.cli_line(exported(), items))
+    tool = Path(sys.executable).with_name("saved_model_cli")
+    assert line[0] == tool.name
+    done = subprocess.run([tool, *line[1:]], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-1000:]
+    answer = tf.saved_model.load(str(exported())).signatures["recommend"](history=tf.constant([items]))
+    first = answer["item_ids"].numpy()[0, 0]
+    assert f"Result for output key item_ids:\n[[{first!r}" in done.stdout
+
+
+def test_inspect_shows_the_card(capsys, tmp_path):
+    inspect_command.main(["inspect", str(exported().parent)])
+    shown = capsys.readouterr().out
+    assert str(exported()) in shown
+    for text in ("0123456789abcdef", "recommend: history string [?, ?]", "Items: 40;", "variables.index"):
+        assert text in shown
+    with pytest.raises(UserError, match="no SavedModel"):
+        inspect_command.main(["inspect", str(tmp_path)])
+    with pytest.raises(UserError, match="One folder is wanted, 0"):
+        inspect_command.main(["inspect"])
+    shutil.copytree(exported(), tmp_path / "1")
+    (tmp_path / "1" / "assets.extra" / "model_card.json").write_text("{")
+    with pytest.raises(UserError, match="no readable model card"):
+        inspect_command.main(["inspect", str(tmp_path)])
+
+
+def test_the_card_shows_metrics_with_their_errors():
+    facts = card.read(exported()) | {"metrics": {"test": {"ndcg@100": {"mean": 0.41234, "stderr": 0.00725}}}}
+    assert "ndcg@100   0.4123 ± 0.0073" in card.text(json.loads(json.dumps(facts)))
