@@ -60,6 +60,16 @@ def test_gaussian_is_the_papers_formula(f, x):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
+def test_histories_have_the_log_prob_of_their_multi_hot_rows(name, f, x):
+    rows, items = np.nonzero(x.numpy())
+    histories = tf.RaggedTensor.from_value_rowids(tf.constant(items, tf.int32), rows, nrows=4)
+    dense = with_gradient(lambda f: LIKELIHOODS[name](f).log_prob(x), f)
+    sparse = with_gradient(lambda f: LIKELIHOODS[name](f).history_log_prob(histories), f)
+    for a, b in zip(sparse, dense, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
 def test_item_log_probs_are_finite_log_probabilities_in_the_order_of_f(name, f):
     scores = LIKELIHOODS[name](f).item_log_probs().numpy()
     np.testing.assert_array_equal(np.argsort(scores, axis=1), np.argsort(f.numpy(), axis=1))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
 from conftest import FLAGFILES, ROOT, checkerboard, small_config
@@ -242,9 +243,12 @@ def test_a_keras_model_it_is(trained):
         assert isinstance(model.encoder.posterior(tf.zeros([1, 20])), tfd.Distribution)
 
 
-def test_first_layer_form_follows_catalogue_and_density():
-    assert not models._sparse_is_cheaper(20_108, 0.004)
-    assert models._sparse_is_cheaper(200_000, 0.0005)
+def test_first_layer_form_follows_density_unless_forced():
+    dense, sparse = (sp.csr_matrix(np.eye(10, n, dtype=np.float32)) for n in (20, 200))
+    assert not build(small_config(BASELINE), 20, dense).sparse_input
+    assert build(small_config(BASELINE), 200, sparse).sparse_input
+    assert build(small_config(BASELINE, first_layer="sparse"), 20, dense).sparse_input
+    assert not build(small_config(BASELINE, first_layer="dense"), 200, sparse).sparse_input
 
 
 def test_user_pseudo_inputs_may_outnumber_users(rng):

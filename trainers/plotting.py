@@ -11,9 +11,8 @@ import matplotlib  # noqa: E402
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
 
-Draw = Callable[[Axes], None]
+Draw = Callable[..., None]
 
 _STYLE = {
     "font.size": 10,
@@ -26,7 +25,6 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
-    "svg.hashsalt": "",
 }
 _COLOURS = {  # background, text, grid, then the cycle C0 … C4
     "light": ("#ffffff", "#1f2328", "#d8dee4", ("#0b5fa5", "#c2410c", "#15803d", "#7c3aed", "#6b7280")),
@@ -35,15 +33,17 @@ _COLOURS = {  # background, text, grid, then the cycle C0 … C4
 THEMES = tuple(_COLOURS)
 
 
-def png(draw: Draw, theme: str = "light", size: tuple[float, float] = (4.8, 3.3), dpi: int = 200) -> bytes:
-    """What `draw` puts on one pair of axes of `size` inches."""
+def png(
+    draw: Draw, theme: str = "light", size: tuple[float, float] = (4.8, 3.3), panels: int = 1, dpi: int = 200
+) -> bytes:
+    """What `draw` puts on a pair of axes, or on several side by side that share y; `size` in inches."""
     background, text, grid, cycle = _COLOURS[theme]
     colours = {name: text for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
     colours |= {name: background for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
     with plt.rc_context(_STYLE | colours | {"grid.color": grid, "axes.prop_cycle": plt.cycler(color=cycle)}):
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
         try:
-            draw(axes)
+            draw(*axes[0])
             made = io.BytesIO()
             figure.savefig(made, format="png", dpi=dpi)
             return made.getvalue()

@@ -64,9 +64,8 @@ class Linear(keras.layers.Layer):
 
     def _gathered(self, bags: Bags) -> tf.Tensor:
         """Sum of the kernel's rows of each bag: reads and, in training, updates those rows only."""
-        sums = tf.math.unsorted_segment_sum(
-            tf.gather(self.kernel, bags.items.values), bags.items.value_rowids(), bags.items.nrows()
-        )
+        rows, batch = bags.items.value_rowids(), bags.items.nrows()
+        sums = tf.sparse.segment_sum(tf.convert_to_tensor(self.kernel), bags.items.values, rows, num_segments=batch)
         return sums * tf.cast(bags.scale, sums.dtype)[:, None]
 
 
@@ -107,8 +106,7 @@ class Stack(keras.layers.Layer):
         super().__init__(**kwargs)
         widths = [input_dim, *units]
         self.blocks = [
-            BLOCKS[block](*pair, initializer, name=f"block_{i}")
-            for i, pair in enumerate(itertools.pairwise(widths))
+            BLOCKS[block](*pair, initializer, name=f"block_{i}") for i, pair in enumerate(itertools.pairwise(widths))
         ]
         self.output_dim = widths[-1]
 

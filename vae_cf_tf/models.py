@@ -24,6 +24,11 @@ from vae_cf_tf.schedules import KLAnnealing
 
 tfd = tfp.distributions
 
+SPARSE_BELOW = 0.04
+"""Share of the catalogue in a mean history up to which the sparse first layer is the faster one: forward and kernel
+gradient, 200 × 3,497 × 600 on 2 cores: 4 against 11 ms at 1.4 %, 7 against 11 at 2.6 %, 11 against 11 at 4.1 %; 30 against
+146 ms at 500 × 20,108 × 600 and .36 %."""
+
 
 class Terms(NamedTuple):
     """The parts of the evidence lower bound, a value a user."""
@@ -46,9 +51,7 @@ class Autoencoder(keras.Model):
     def __init__(self, config: Config, num_items: int, density: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.config, self.num_items = config, num_items
-        self.sparse_input = config.first_layer == "sparse" or (
-            config.first_layer == "auto" and _sparse_is_cheaper(num_items, density)
-        )
+        self.sparse_input = config.first_layer == "sparse" or (config.first_layer == "auto" and density < SPARSE_BELOW)
         self.widths = {
             "hidden_dim": config.hidden_dim,
             "latent_dim": config.latent_dim,
@@ -93,7 +96,7 @@ class Autoencoder(keras.Model):
         return bags if self.sparse_input else hist.dense_rows(bags, self.num_items)
 
     def log_likelihood(self, histories: tf.RaggedTensor, f: tf.Tensor) -> tf.Tensor:
-        return self.likelihood(f).log_prob(hist.multi_hot(histories, self.num_items))
+        return self.likelihood(f).history_log_prob(histories)
 
     # Training
 
@@ -268,8 +271,3 @@ def _split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:
 
 def _draw(posterior: tfd.Distribution, seed: tf.Tensor | None) -> tf.Tensor:
     return posterior.mean() if seed is None else posterior.sample(seed=seed)
-
-
-def _sparse_is_cheaper(num_items: int, density: float) -> bool:
-    """Measured on 2 cores: dense rows win while the catalogue is small or histories fill more than .3 % of it."""
-    return num_items > 30_000 and density < 0.003
