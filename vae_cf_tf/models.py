@@ -25,9 +25,9 @@ from vae_cf_tf.schedules import KLAnnealing
 tfd = tfp.distributions
 
 SPARSE_BELOW = 0.04
-"""Share of the catalogue in a mean history up to which the sparse first layer is the faster one: forward and kernel
-gradient, 200 × 3,497 × 600 on 2 cores: 4 against 11 ms at 1.4 %, 7 against 11 at 2.6 %, 11 against 11 at 4.1 %; 30 against
-146 ms at 500 × 20,108 × 600 and .36 %."""
+"""Share of the catalogue in a mean history up to which the sparse first layer is the faster one. Forward and kernel
+gradient on 2 cores, 200 × 3,497 × 600: 4 against 11 ms at 1.4 %, 7 against 11 at 2.6 %, 11 against 11 at 4.1 %; 500 ×
+20,108 × 600: 30 against 146 ms at .36 %."""
 
 
 class Terms(NamedTuple):
