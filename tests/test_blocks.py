@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from vae_cf_tf import histories as hist
-from vae_cf_tf.blocks import GatedBlock, GaussianHeads, Linear, Stack, TanhBlock
+from vae_cf_tf.blocks import GatedBlock, GaussianHeads, Linear, Stack, TanhBlock, products_in
 
 
 def sigmoid(x):
@@ -39,6 +39,24 @@ def test_dense_and_sparse_first_layers_are_equal_gradients_too(joined, rng):
         results.append([y.numpy()] + [tf.convert_to_tensor(g).numpy() for g in gradients])
     for sparse, dense in zip(*results, strict=True):
         np.testing.assert_allclose(sparse, dense, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_products_round_their_factors_and_hold_within_the_context_only(x):
+    layer = Linear(7, 3)
+
+    def with_gradient():
+        with tf.GradientTape() as tape:
+            y = layer(tf.constant(x))
+        return y, tape.gradient(y, layer.kernel.value)
+
+    exact = with_gradient()
+    with products_in(tf.bfloat16):
+        rounded = with_gradient()
+    for a, b in zip(rounded, exact, strict=True):
+        assert a.dtype == tf.float32
+        np.testing.assert_allclose(a, b, rtol=0.03, atol=0.03)
+        assert np.any(a.numpy() != b.numpy())
+    np.testing.assert_array_equal(with_gradient()[0], exact[0])
 
 
 def test_he_and_glorot_have_the_published_scales():

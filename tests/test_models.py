@@ -23,6 +23,7 @@ CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
     "bernoulli": small_config(EVCF, likelihood="bernoulli"),
     "gaussian": small_config(BASELINE, likelihood="gaussian"),
     "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
+    "bfloat16": small_config(EVCF, dtype_policy="mixed_bfloat16"),
     "sparse first layer": small_config(EVCF, layers=1, first_layer="sparse"),
 }
 SEED = tf.constant([0, 1])
@@ -223,6 +224,19 @@ def test_pseudo_inputs_can_start_from_training_users():
     assert abs(plain.mean() - 0.05) < 0.005
 
 
+def test_hidden_pseudo_inputs_are_points_behind_the_first_block():
+    train, _ = checkerboard()
+    model = build(small_config(EVCF, prior="hidden_vamp"), 20, train)
+    w = weights_of(model)
+    users = models.random_users(train, 6, seed=0).toarray()
+    unit = users / np.linalg.norm(users, axis=1, keepdims=True)
+    np.testing.assert_allclose(w["prior/pseudo_inputs"], gated(unit, w, "encoder/hidden/block_0"), rtol=1e-4, atol=1e-5)
+    mean, log_variance = heads(gated(w["prior/pseudo_inputs"], w, "encoder/hidden/block_1"), w, "encoder/heads")
+    z = np.zeros((1, 8), np.float32)
+    expected = np.log(np.exp(normal_log_prob(z[:, None], mean[None], log_variance[None])).mean(1))
+    np.testing.assert_allclose(model.prior.distribution().log_prob(z), expected, rtol=1e-4)
+
+
 def test_a_training_step_draws_from_seed_and_step_alone():
     train, _ = checkerboard()
     runs = []
@@ -253,7 +267,7 @@ def test_first_layer_form_follows_density_unless_forced():
 
 def test_user_pseudo_inputs_may_outnumber_users(rng):
     train, _ = checkerboard(users=4)
-    assert models.user_pseudo_inputs(train, 9, seed=0).shape == (9, 20)
+    assert models.random_users(train, 9, seed=0).shape == (9, 20)
 
 
 def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoch():

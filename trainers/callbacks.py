@@ -1,6 +1,8 @@
 """What happens around the steps of `fit`: validation, the run's files, early stopping, and the watch for NaN."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +31,32 @@ class StopOnNaN(keras.callbacks.Callback):
                 f"Training diverged at step {step}: the loss is {loss} and cannot recover. The workdir keeps the last "
                 "good epoch; lower --learning_rate or --beta_cap and give another --workdir."
             )
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Ends training on Ctrl-C between two steps; a second Ctrl-C ends it at once.
+
+    Raised wherever it strikes, KeyboardInterrupt may fall into a destructor's frame, where Python drops it.
+    """
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.requested, self.before = False, signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():  # others receive no signals
+            signal.signal(signal.SIGINT, self._request)
+
+    def _request(self, number: int, frame: Any) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.before)
+        if self.requested:
+            raise KeyboardInterrupt
 
 
 class Validate(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """The main job: data → split → training → evaluation → checkpoint → SavedModel, in one workdir."""
 
 import dataclasses
+import functools
 import json
 import resource
 import sys
@@ -13,7 +14,7 @@ import scipy.sparse as sp
 
 from export.savedmodel import export_run
 from trainers import summary
-from trainers.callbacks import Keep, StopOnNaN, Validate
+from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
 from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
@@ -86,9 +87,9 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
     if workdir.baselines.exists():
         return json.loads(workdir.baselines.read_text())
     say("Baselines: popularity, EASE …")
-    ranked = {"popularity": baselines.popularity}
+    ranked: dict[str, Callable[[sp.csr_matrix], baselines.Scores]] = {"popularity": baselines.popularity}
     if len(split.item_ids) <= config.ease_max_items:
-        ranked |= {f"EASE, λ {l2:g}": _ease_with(l2) for l2 in config.ease_l2_values}
+        ranked |= {f"EASE, λ {l2:g}": functools.partial(baselines.ease, l2=l2) for l2 in config.ease_l2_values}
     found: dict[str, Any] = {}
     for name, fitted in ranked.items():
         rank = evaluation.score_ranker(fitted(split.train))
@@ -96,18 +97,11 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
             part: metrics.summary(evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size))
             for part in PARTS
         }
-    best = max((name for name in found if name != "popularity"), key=_validation_of(found), default=None)
+    tried = [name for name in found if name != "popularity"]
+    best = max(tried, key=lambda name: found[name]["validation"]["ndcg@100"]["mean"], default=None)
     found = {name: figures for name, figures in found.items() if name in ("popularity", best)}
     workdir.write_baselines(found)
     return found
-
-
-def _ease_with(l2: float) -> Callable[[sp.csr_matrix], baselines.Scores]:
-    return lambda train: baselines.ease(train, l2)
-
-
-def _validation_of(found: dict[str, Any]) -> Callable[[str], float]:
-    return lambda name: found[name]["validation"]["ndcg@100"]["mean"]
 
 
 def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> Keep:
@@ -134,6 +128,7 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
             validate,
             keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
             keep,
+            StopOnInterrupt(),
         ],
     )
     return keep

@@ -1,7 +1,8 @@
 """Hidden blocks, and the linear products that they are made of."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,29 @@ import tensorflow as tf
 from vae_cf_tf.histories import Bags
 
 INITIALIZERS = ("he", "glorot")
+
+_product_dtype = tf.float32
+
+
+@contextlib.contextmanager
+def products_in(dtype: tf.DType) -> Iterator[None]:
+    """Dense products of the layers called within multiply numbers of `dtype`, backwards too.
+
+    What goes in and comes out stays float32, and so do variables, sums over rows, densities and losses. It holds for
+    what is traced within: `train_step` uses it, so that evaluation and export, which do not, answer in float32 alike.
+    """
+    global _product_dtype
+    before, _product_dtype = _product_dtype, dtype
+    try:
+        yield
+    finally:
+        _product_dtype = before
+
+
+def _matmul(a: tf.Tensor, b: Any) -> tf.Tensor:
+    if _product_dtype == tf.float32:
+        return tf.matmul(a, b)
+    return tf.cast(tf.matmul(tf.cast(a, _product_dtype), tf.cast(b, _product_dtype)), tf.float32)
 
 
 def _kernel_and_bias(name: str, fan_in: int, fan_out: int) -> tuple[keras.Initializer, keras.Initializer]:
@@ -59,8 +83,8 @@ class Linear(keras.layers.Layer):
         if isinstance(x, tuple) and isinstance(x[0], Bags):
             bags, rest = x
             tail = tf.convert_to_tensor(self.kernel)[-rest.shape[-1] :]
-            return self._gathered(bags) + tf.matmul(rest, tail)
-        return tf.matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel)
+            return self._gathered(bags) + _matmul(rest, tail)
+        return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel)
 
     def _gathered(self, bags: Bags) -> tf.Tensor:
         """Sum of the kernel's rows of each bag: reads and, in training, updates those rows only."""
@@ -110,8 +134,9 @@ class Stack(keras.layers.Layer):
         ]
         self.output_dim = widths[-1]
 
-    def call(self, x: Any) -> tf.Tensor:
-        for block in self.blocks:
+    def call(self, x: Any, skip: int = 0) -> tf.Tensor:
+        """The blocks applied to x, but for the first `skip`."""
+        for block in self.blocks[skip:]:
             x = block(x)
         return x
 

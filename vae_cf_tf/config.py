@@ -54,7 +54,12 @@ class Config:
     latent: str = _setting(
         "hierarchical", "Latent structure; none is the denoising autoencoder.", ("none", "flat", "hierarchical")
     )
-    prior: str = _setting("vamp", "Prior of the (upper) latent variable.", ("standard", "vamp"))
+    prior: str = _setting(
+        "vamp",
+        "Prior of the (upper) latent variable: N(0, I); a mixture of posteriors at learned pseudo-inputs; the same at "
+        "points learned behind the encoder's first block, whose cost does not depend on the catalogue.",
+        ("standard", "vamp", "hidden_vamp"),
+    )
     block: str = _setting("gated", "Hidden block: tanh(Wx+b), or the gated linear unit.", ("tanh", "gated"))
     layers: int = _setting(2, "Hidden blocks of the encoder, and of the decoder (L in the paper).", low=1)
     hidden_dim: int = _setting(600, "Units of a hidden block.", low=1)
@@ -84,6 +89,12 @@ class Config:
     )
 
     # Training
+    dtype_policy: str = _setting(
+        "float32",
+        "mixed_bfloat16 multiplies bfloat16 numbers in training's dense products; all else, evaluation and export stay "
+        "float32. Pays where the processor has bfloat16 units.",
+        ("float32", "mixed_bfloat16"),
+    )
     optimizer: str = _setting(
         "normalized_adam",
         "adam, or normalized_adam: each gradient tensor divided by its L2 norm first, as Kim & Suh.",
@@ -119,8 +130,8 @@ class Config:
             self._check(field, getattr(self, field.name))
         contradictions = {
             "--data and --dataset both name the data; give one of them": self.data and self.dataset,
-            "--prior=vamp needs a latent variable, and --latent=none has none; use --prior=standard": (
-                self.latent == "none" and self.prior == "vamp"
+            f"--prior={self.prior} needs a latent variable, and --latent=none has none; use --prior=standard": (
+                self.latent == "none" and self.prior != "standard"
             ),
             "--kl=analytic is known for --latent=flat with --prior=standard only; use --kl=sample": (
                 self.kl == "analytic" and (self.latent != "flat" or self.prior != "standard")

@@ -40,6 +40,10 @@ class Encoder(keras.layers.Layer):
     def posterior(self, x: tf.Tensor | Bags) -> tfd.Distribution:
         return diagonal_normal(*self(x))
 
+    def after_first_block(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and log-variance for h, float [rows, hidden_dim], in place of what the first block makes of x."""
+        return self.heads(self.hidden(h, skip=1))
+
 
 class ConditionalEncoder(keras.layers.Layer):
     """q(z1|x, z2): the lower posterior of the hierarchy (Kim & Suh 2019, section 3.2).

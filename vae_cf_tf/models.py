@@ -13,16 +13,19 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vae_cf_tf import histories as hist
-from vae_cf_tf.blocks import Linear
+from vae_cf_tf.batches import ragged
+from vae_cf_tf.blocks import Linear, products_in
 from vae_cf_tf.config import Config
 from vae_cf_tf.decoders import ConditionalPrior, Decoder, JointDecoder
 from vae_cf_tf.encoders import Code, ConditionalEncoder, Encoder
 from vae_cf_tf.likelihoods import LIKELIHOODS, Gaussian
 from vae_cf_tf.optimizers import OPTIMIZERS
-from vae_cf_tf.priors import StandardNormal, VampPrior
+from vae_cf_tf.priors import HiddenVampPrior, StandardNormal, VampPrior
 from vae_cf_tf.schedules import KLAnnealing
 
 tfd = tfp.distributions
+
+PRODUCT_DTYPES = {"float32": tf.float32, "mixed_bfloat16": tf.bfloat16}
 
 SPARSE_BELOW = 0.04
 """Share of the catalogue in a mean history up to which the sparse first layer is the faster one. Forward and kernel
@@ -117,7 +120,7 @@ class Autoencoder(keras.Model):
         step = tf.convert_to_tensor(self.optimizer.iterations)
         seed = tf.stack([tf.constant(self.config.seed, tf.int32), tf.cast(step, tf.int32)])
         beta = self.annealing(step)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, products_in(PRODUCT_DTYPES[self.config.dtype_policy]):
             terms = self.terms(histories, seed)
             nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
             loss = nll + beta * kl + self._decay()
@@ -167,15 +170,15 @@ class VAE(Autoencoder):
     Differs from `DAE` in that the code is a Gaussian whose divergence from the prior is paid for.
 
     Args:
-      start: float [K, num_items], where the pseudo-inputs start (see `VampPrior`).
+      users: [K, num_items], training users from which the pseudo-inputs start, where the configuration says so.
     """
 
     def __init__(
-        self, config: Config, num_items: int, density: float = 1.0, start: np.ndarray | None = None, **kwargs: Any
+        self, config: Config, num_items: int, density: float = 1.0, users: sp.csr_matrix | None = None, **kwargs: Any
     ):
         super().__init__(config, num_items, density, **kwargs)
         self.encoder = Encoder(num_items, layers=config.layers, **self.widths, name="encoder")
-        self.prior = _prior(config, self.encoder, num_items, start)
+        self.prior = _prior(config, self.encoder, num_items, users)
         self.decoder = Decoder(num_items, layers=config.layers, **self.widths, name="decoder")
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
@@ -202,12 +205,12 @@ class HierarchicalVAE(Autoencoder):
     """
 
     def __init__(
-        self, config: Config, num_items: int, density: float = 1.0, start: np.ndarray | None = None, **kwargs: Any
+        self, config: Config, num_items: int, density: float = 1.0, users: sp.csr_matrix | None = None, **kwargs: Any
     ):
         super().__init__(config, num_items, density, **kwargs)
         self.encoder = Encoder(num_items, layers=config.layers, **self.widths, name="encoder")
         self.lower_encoder = ConditionalEncoder(num_items, layers=config.layers, **self.widths, name="lower_encoder")
-        self.prior = _prior(config, self.encoder, num_items, start)
+        self.prior = _prior(config, self.encoder, num_items, users)
         self.lower_prior = ConditionalPrior(layers=config.layers, **self.widths, name="lower_prior")
         self.decoder = JointDecoder(num_items, layers=config.layers, **self.widths, name="decoder")
 
@@ -245,23 +248,31 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
     density = 1.0 if train is None else train.nnz / (train.shape[0] * num_items)
     if config.latent == "none":
         return DAE(config, num_items, density)
-    start = None
-    if config.prior == "vamp" and config.pseudo_init == "users" and train is not None:
-        start = user_pseudo_inputs(train, config.pseudo_inputs, config.seed)
-    return MODELS[config.latent](config, num_items, density, start)
+    users = None
+    if train is not None and (config.prior == "hidden_vamp" or config.pseudo_init == "users"):
+        users = random_users(train, config.pseudo_inputs, config.seed)
+    return MODELS[config.latent](config, num_items, density, users)
 
 
-def user_pseudo_inputs(train: sp.csr_matrix, k: int, seed: int) -> np.ndarray:
-    """K training users drawn with replacement only where there are fewer, plus N(0, .01²); float32 [K, items]."""
+def random_users(train: sp.csr_matrix, k: int, seed: int) -> sp.csr_matrix:
+    """K training users, the same one twice only where there are fewer: [K, items]."""
     rng = np.random.default_rng([seed, 1])
-    users = rng.choice(train.shape[0], size=k, replace=train.shape[0] < k)
-    rows = train[users].toarray().astype(np.float32)
-    return rows + rng.normal(0, 0.01, rows.shape).astype(np.float32)
+    return train[rng.choice(train.shape[0], size=k, replace=train.shape[0] < k)]
 
 
-def _prior(config: Config, encoder: Encoder, num_items: int, start: np.ndarray | None) -> keras.layers.Layer:
+def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matrix | None) -> keras.layers.Layer:
     if config.prior == "standard":
         return StandardNormal(config.latent_dim, name="prior")
+    if config.prior == "hidden_vamp":
+        if users is None:  # only the shape counts: the weights are loaded
+            start = np.zeros((config.pseudo_inputs, config.hidden_dim), np.float32)
+        else:
+            start = encoder.hidden.blocks[0](hist.unit_norm(ragged(users)))
+        return HiddenVampPrior(encoder.after_first_block, start, name="prior")
+    start = None
+    if config.pseudo_init == "users" and users is not None:
+        noise = np.random.default_rng([config.seed, 2]).normal(0, 0.01, users.shape)
+        start = (users.toarray() + noise).astype(np.float32)
     return VampPrior(encoder, config.pseudo_inputs, num_items, start, name="prior")
 
 

@@ -62,4 +62,32 @@ class VampPrior(keras.layers.Layer):
         return MixtureOfNormals(*self._encode(dropout(u, rate, seed)))
 
 
-PRIORS = ("standard", "vamp")
+class HiddenVampPrior(keras.layers.Layer):
+    """p(z) = 1/K Σ_k q(z|h_k): a mixture of the encoder's posteriors at K learned points behind its first block.
+
+    Differs from `VampPrior` in that a pseudo-input is a vector of hidden_dim numbers instead of a row of the catalogue.
+    K·items·hidden multiply-adds forward and twice that backward, the largest part of a step, are gone, and the cost no
+    longer depends on the catalogue. A component is still a posterior of the encoder, but of a point that need not be
+    the image of any history. It sees no input dropout.
+
+    Args:
+      encoder: gives (mean, log-variance) for rows [K, hidden_dim]; its weights stay its own.
+      start: float [K, hidden_dim], what the first block makes of training users, in its first state.
+    """
+
+    def __init__(
+        self, encoder: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], start: tf.Tensor | np.ndarray, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self._encode = lambda h: encoder(h)  # in a closure, so that Keras counts the encoder's weights once
+        self.pseudo_inputs = self.add_weight(
+            shape=tuple(start.shape), initializer=lambda shape, dtype: start, name="pseudo_inputs"
+        )
+        self.built = True
+
+    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+        """The prior under the encoder's present weights; the arguments are those of every prior."""
+        return MixtureOfNormals(*self._encode(tf.convert_to_tensor(self.pseudo_inputs)))
+
+
+PRIORS = ("standard", "vamp", "hidden_vamp")
