@@ -52,5 +52,5 @@ def test_scores_with_ties_are_ranked_by_index(held_out, rng):
 
 def test_a_catalogue_smaller_than_the_largest_k_is_refused():
     with pytest.raises(UserError, match="has 99 items, fewer than the 100"):
-        evaluation.check_catalogue(99)
-    evaluation.check_catalogue(100)
+        metrics.check_catalogue(99)
+    metrics.check_catalogue(100)

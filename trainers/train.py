@@ -74,7 +74,7 @@ def _prepare(config: Config, workdir: Workdir, say: Say) -> Split:
     else:
         say(f"Reading {config.data or config.dataset or 'the embedded data set'} …")
         split = load_split(config)
-        evaluation.check_catalogue(len(split.item_ids))
+        metrics.check_catalogue(len(split.item_ids))
     say(
         f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."

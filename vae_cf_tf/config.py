@@ -171,9 +171,13 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """The configuration that `to_json` wrote; raises ValueError where the text is no such thing."""
+        """The configuration that `to_json` wrote; raises ValueError where the text is no such thing.
+
+        A setting that an earlier version did not have yet takes its default, which is what that version did.
+        """
         values = json.loads(text)
-        if not isinstance(values, Mapping) or set(values) != {field.name for field in dataclasses.fields(cls)}:
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, Mapping) or not values or not set(values) <= known:
             raise ValueError("not a configuration of this version")
         return cls(**values)
 

@@ -8,19 +8,9 @@ import tensorflow as tf
 
 from vae_cf_tf import batches, metrics
 from vae_cf_tf.data.split import HeldOut
-from vae_cf_tf.errors import UserError
 
 Ranker = Callable[[sp.csr_matrix], np.ndarray]
 """From fold-in histories [users, items] to the best unseen items, int [users, TOP], best first."""
-
-
-def check_catalogue(num_items: int) -> None:
-    """Raises where there are fewer items than a metric ranks."""
-    if num_items < metrics.TOP:
-        raise UserError(
-            f"The catalogue has {num_items} items, fewer than the {metrics.TOP} that NDCG@{metrics.TOP} ranks. "
-            "Keep more items (--min_users_per_item, --threshold) or bring more data."
-        )
 
 
 def evaluate(rank: Ranker, held_out: HeldOut, batch_size: int) -> dict[str, np.ndarray]:

@@ -3,9 +3,20 @@
 import numpy as np
 import scipy.sparse as sp
 
+from vae_cf_tf.errors import UserError
+
 NDCG_AT = (10, 20, 50, 100)
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 TOP = max(NDCG_AT + RECALL_AT)
+
+
+def check_catalogue(num_items: int) -> None:
+    """Raises where there are fewer items than a metric ranks."""
+    if num_items < TOP:
+        raise UserError(
+            f"The catalogue has {num_items} items, fewer than the {TOP} that NDCG@{TOP} ranks. "
+            "Keep more items (--min_users_per_item, --threshold) or bring more data."
+        )
 
 
 def hits(ranked: np.ndarray, target: sp.csr_matrix) -> np.ndarray:

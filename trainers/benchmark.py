@@ -1,0 +1,151 @@
+"""Measures training against what the machine could do: `python -m trainers.benchmark --preset=ml-20m [--flagfile=…]`.
+
+In one process, on generated interactions of a data set's shape, it measures the machine (rate of matrix products at the
+model's own sizes, memory bandwidth), counts the least work of a step from the model's shapes, and times warm steps of
+real training, input pipeline and optimiser included. Prints JSON; `--compare` adds settings to run side by side.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from trainers.main import config_from_flags, define_flags
+from vae_cf_tf import quiet
+from vae_cf_tf.commands import guarded
+from vae_cf_tf.config import Config
+from vae_cf_tf.errors import UserError
+
+PRESETS = {  # training users, items, interactions
+    "ml-1m": (4_834, 3_497, 462_827),
+    "ml-20m": (116_677, 20_108, 8_500_000),
+    "netflix": (383_435, 17_769, 47_000_000),
+}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
+    config = config_from_flags()
+    variants = [_overridden(config, text) for text in ["", *flags.FLAGS.compare]]
+    quiet.import_tensorflow()
+    results = benchmark(variants, flags.FLAGS.preset, flags.FLAGS.steps)
+    print(json.dumps(results, indent=1))
+
+
+def define_benchmark_flags() -> None:
+    flags.DEFINE_enum("preset", "ml-1m", list(PRESETS), "Data set whose shape the interactions have.")
+    flags.DEFINE_multi_string("compare", [], "Settings of a further run, such as prior=hidden_vamp,batch_size=500.")
+    flags.DEFINE_integer("steps", 20, "Steps that are timed.", lower_bound=3)
+
+
+def _overridden(config: Config, text: str) -> tuple[str, Config]:
+    """The configuration with `name=value,…` in place of its own values."""
+    values = vars(config).copy()
+    for pair in filter(None, text.split(",")):
+        name, _, value = pair.partition("=")
+        if name not in values:
+            raise UserError(f"--compare={text}: there is no setting {name!r}.")
+        try:
+            values[name] = type(values[name])(value)
+        except ValueError as error:
+            raise UserError(f"--compare={text}: {value!r} is no value of {name}.") from error
+    return text or "as given", Config(**values)
+
+
+def benchmark(variants: list[tuple[str, Config]], preset: str, steps: int) -> list[dict[str, Any]]:
+    """Times `steps` training steps of each variant on the preset's shape, one after the other."""
+    from vae_cf_tf.data.synthetic import synthetic_matrix
+
+    users, items, interactions = PRESETS[preset]
+    train = synthetic_matrix(users, items, interactions, seed=0)
+    return [{"preset": preset, "settings": name} | _measured(config, train, steps) for name, config in variants]
+
+
+def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
+    import tensorflow as tf
+
+    from trainers import floor
+    from vae_cf_tf import batches
+    from vae_cf_tf.models import build
+
+    model = build(config, train.shape[1], train).compile_for(batches.steps_per_epoch(train, config.batch_size))
+    stream = iter(batches.shuffled(train, config.batch_size, config.seed))
+    model.make_train_function()
+    step_ms = _median_ms(lambda: float(model.train_function(stream)["loss"]), steps)
+    batch, seed = next(stream), tf.constant([0, 1])
+    bandwidth, rates = floor.bandwidth(), floor.product_rates(model, (config.batch_size, config.pseudo_inputs))
+    parts = floor.parts(model, config, train.nnz / train.shape[0])
+    rate = rates["bfloat16" if config.dtype_policy == "mixed_bfloat16" else "float32"]
+    floors = {p.name: 1e3 * max(p.operations / rate, p.bytes / bandwidth) for p in parts}
+    return {
+        "users_per_second": round(1e3 * config.batch_size / step_ms),
+        "ms_per_step": round(step_ms, 1),
+        "floor_ms": round(sum(floors.values()), 1),
+        "utilisation": round(sum(floors.values()) / step_ms, 3),
+        "products_alone_ms": round(1e3 * sum(p.operations for p in parts) / rate, 1),
+        "floors_ms": {name: round(value, 1) for name, value in floors.items()},
+        "parts_ms": {name: round(ms, 1) for name, ms in _parts(model, batch, stream, seed, step_ms, steps).items()},
+        "gflop_per_step": round(sum(p.operations for p in parts) / 1e9, 1),
+        "gflop_per_second": {name: round(value / 1e9) for name, value in rates.items()},
+        "bandwidth_gb_per_second": round(bandwidth / 1e9, 1),
+        "first_layer": "sparse" if model.sparse_input else "dense",
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps: int) -> dict[str, float]:
+    """Milliseconds of a step's parts, each timed alone; what is left of the step is the optimiser's."""
+    import tensorflow as tf
+
+    from vae_cf_tf.blocks import products_in
+    from vae_cf_tf.models import PRODUCT_DTYPES
+
+    rate, dtype = model.config.input_dropout, PRODUCT_DTYPES[model.config.dtype_policy]
+    variables = [v.value for v in model.trainable_variables]
+
+    @tf.function
+    def forward():
+        with products_in(dtype):
+            return tf.add_n([tf.reduce_sum(t) for t in model.terms(batch, seed)])
+
+    @tf.function
+    def backward():
+        with tf.GradientTape() as tape:
+            loss = forward()
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables) if g is not None]
+        return tf.add_n([tf.reshape(g, [-1])[0] for g in gradients])
+
+    @tf.function
+    def prior():
+        with products_in(dtype):
+            return model.prior.distribution(rate, seed).log_prob(tf.zeros([1, model.config.latent_dim]))[0]
+
+    pipeline = _median_ms(lambda: next(stream), steps)
+    ahead = _median_ms(lambda: float(forward()), steps)
+    both = _median_ms(lambda: float(backward()), steps)
+    parts = {"input pipeline, if it ran alone": pipeline, "forward": ahead, "backward": both - ahead}
+    if hasattr(model, "prior"):
+        parts["prior, within forward"] = _median_ms(lambda: float(prior()), steps)
+    return parts | {"optimiser and metrics": step_ms - both}
+
+
+def _median_ms(call: Callable[[], Any], times: int) -> float:
+    for _ in range(2):
+        call()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        taken.append(1e3 * (time.perf_counter() - start))
+    return sorted(taken)[len(taken) // 2]
+
+
+if __name__ == "__main__":
+    define_flags()
+    define_benchmark_flags()
+    sys.exit(guarded(main))

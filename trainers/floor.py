@@ -1,0 +1,96 @@
+"""The least work of a training step, counted from the model's shapes, and how fast this machine does such work."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from vae_cf_tf import checkpoints
+from vae_cf_tf.config import Config
+from vae_cf_tf.models import Autoencoder
+
+
+class Part(NamedTuple):
+    """A part of a step: floating-point operations of its matrix products, and bytes it must move at least."""
+
+    name: str
+    operations: float
+    bytes: float
+
+
+def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]:
+    """The parts of one step.
+
+    A product of [rows, i] × [i, o] costs 2·rows·i·o operations, and as many again for each of its gradients; users'
+    histories are no variables, so that the first layer has one gradient for them and two for pseudo-inputs. A sparse
+    first layer has no product: it reads the kernel's rows of the items kept and writes its gradient.
+
+    Args:
+      model: built.
+      config: its settings.
+      mean_history: items of a mean history.
+    """
+    batch, k = config.batch_size, config.pseudo_inputs if config.prior != "standard" else 0
+    kept = batch * mean_history * (1 - config.input_dropout)
+    users = sparse_bytes = pseudo = 0.0
+    for name, variable in checkpoints.model_variables(model).items():
+        if not name.endswith("/kernel"):
+            continue
+        i, o = variable.shape
+        through_prior = name.startswith("encoder/")
+        if i >= model.num_items:
+            if model.sparse_input:
+                sparse_bytes += 4 * o * (kept + i)
+                i -= model.num_items  # what stands beside the items, if anything
+                users += 3 * 2 * batch * i * o
+            else:
+                users += 2 * 2 * batch * i * o
+            pseudo += 3 * 2 * k * model.num_items * o if through_prior and config.prior == "vamp" else 0
+        else:
+            users += 3 * 2 * batch * i * o
+            pseudo += 3 * 2 * k * i * o if through_prior else 0
+    mixture = 2 * 3 * 2 * batch * k * config.latent_dim
+    variables = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    catalogue = 4.0 * batch * model.num_items
+    open_rows = 2 * 4.0 * k * model.num_items if config.prior == "vamp" else 0.0
+    return [
+        Part("users' products", users, 0),
+        Part("pseudo-inputs' products", pseudo + mixture, 0),
+        Part("sparse first layer", 0, sparse_bytes),
+        Part("pseudo-inputs read and opened", 0, open_rows),
+        Part("likelihood: f read, its gradient written", 0, 2 * catalogue),
+        Part("optimiser: gradient, weight and moments read, the latter written", 0, 7 * 4.0 * variables),
+    ]
+
+
+def product_rates(model: Autoencoder, rows: tuple[int, ...]) -> dict[str, float]:
+    """Operations a second of [rows, hidden] × [hidden, items] by number format: the best of several runs and `rows`."""
+    hidden, items = model.decoder.output_layer.kernel.shape
+    rates = {}
+    for dtype in (tf.float32, tf.bfloat16):
+        b = tf.cast(tf.random.normal([hidden, items]), dtype)
+        found = []
+        for n in rows:
+            a = tf.cast(tf.random.normal([n, hidden]), dtype)
+            multiply = tf.function(lambda a=a, b=b: tf.matmul(a, b)[0, 0])
+            found.append(2 * n * hidden * items / _best_seconds(multiply))
+        rates[dtype.name] = max(found)
+    return rates
+
+
+def bandwidth(size: int = 1 << 28) -> float:
+    """Bytes a second that a pass over memory reads and writes, `size` bytes each; the best of several runs."""
+    x = tf.ones([size // 4])
+    add = tf.function(lambda: (x + 1.0)[0])
+    return 2 * size / _best_seconds(add)
+
+
+def _best_seconds(function: tf.types.experimental.GenericFunction, times: int = 25) -> float:
+    function()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function().numpy()
+        taken.append(time.perf_counter() - start)
+    return min(taken)

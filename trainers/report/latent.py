@@ -1,0 +1,103 @@
+"""The latent space of a run: users' posteriors, the prior, and its components."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from vae_cf_tf import batches
+from vae_cf_tf.distributions import MixtureOfNormals
+from vae_cf_tf.models import Autoencoder
+from vae_cf_tf.priors import VampPrior
+
+
+class Normals(NamedTuple):
+    """Diagonal Gaussians, float64 [n, latent] each."""
+
+    mean: np.ndarray
+    log_variance: np.ndarray
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One draw of each."""
+        return self.mean + np.exp(self.log_variance / 2) * rng.standard_normal(self.mean.shape)
+
+
+class Components(NamedTuple):
+    """The mixture of a prior, and what it is made of."""
+
+    normals: Normals  # [K, latent]
+    pseudo_inputs: np.ndarray | None  # float32 [K, items], from 0 to 1; None where they are no histories
+
+
+class Latent(NamedTuple):
+    """The (upper) latent variable of users and of the prior."""
+
+    users: Normals
+    prior: np.ndarray  # float64 [users, latent], as many draws
+    components: Components | None  # None: the prior is no mixture
+
+
+def examine(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int, seed: int = 0) -> Latent | None:
+    """The latent space as these users' histories, [users, items], fill it; None for a model that has no prior."""
+    if model.config.latent == "none":
+        return None
+    pairs = [model.encoder(model.first_input(rows)) for _, rows in batches.in_order(fold_in, batch_size)]
+    users = Normals(*(np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True)))
+    prior = model.prior.distribution()
+    draws = np.asarray(prior.sample(len(users.mean), seed=tf.constant([seed, 0])), np.float64)
+    return Latent(users, draws, _components(model, prior) if isinstance(prior, MixtureOfNormals) else None)
+
+
+def _components(model: Autoencoder, prior: MixtureOfNormals) -> Components:
+    parts = (np.asarray(prior.parameters[name], np.float64) for name in ("mean", "log_variance"))
+    items = np.clip(model.prior.pseudo_inputs.numpy(), 0, 1) if isinstance(model.prior, VampPrior) else None
+    return Components(Normals(*parts), items)
+
+
+def decoded(model: Autoencoder, z: np.ndarray) -> np.ndarray:
+    """p(item) at each z of the prior's variable, float32 [n, latent] → [n, items]; a lower variable is at its mean."""
+    z = tf.constant(z, tf.float32)
+    above = (model.lower_prior(z)[0],) if model.config.latent == "hierarchical" else ()
+    return np.exp(np.asarray(model.likelihood(model.decode(*above, z)).item_log_probs()))
+
+
+def responsibilities(z: np.ndarray, components: Normals) -> np.ndarray:
+    """p(k|z) under the mixture 1/K Σ_k N(z; mean_k, diag exp(log_variance_k)), float64 [n, K].
+
+    Args:
+      z: float [n, latent].
+      components: [K, latent].
+    """
+    mean, log_variance = components
+    precision = np.exp(-log_variance)
+    exponent = z @ (mean * precision).T - 0.5 * (z**2 @ precision.T)
+    exponent -= 0.5 * (mean**2 * precision + log_variance).sum(axis=1)
+    exponent = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+class Plane(NamedTuple):
+    """The two directions in which the users differ most."""
+
+    centre: np.ndarray  # [latent]
+    axes: np.ndarray  # [latent, 2], orthonormal
+    shares: np.ndarray  # [2], of the users' variance
+
+    def project(self, z: np.ndarray) -> np.ndarray:
+        return (z - self.centre) @ self.axes
+
+
+def principal_plane(means: np.ndarray) -> Plane:
+    """PCA of the users' posterior means, [users, latent]."""
+    centre = means.mean(axis=0)
+    _, singular, axes = np.linalg.svd(means - centre, full_matrices=False)
+    variance = np.pad(singular**2, (0, 2))[:2] / max(np.sum(singular**2), 1e-300)
+    axes = np.pad(axes, ((0, 2), (0, 0)))[:2]
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], 1)
+    return Plane(centre, (axes * np.where(largest < 0, -1, 1)).T, variance)  # signs are SVD's whim; these are ours
+
+
+def active_dimensions(means: np.ndarray, threshold: float = 0.01) -> int:
+    """Dimensions whose posterior mean has a variance over users above `threshold` (Burda et al. 2016)."""
+    return int(np.sum(means.var(axis=0) > threshold))

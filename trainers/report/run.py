@@ -1,0 +1,88 @@
+"""What the report knows of a run: its files, its data, its model, and every judged user's lists and figures."""
+
+import csv
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trainers.report import rankings
+from vae_cf_tf import checkpoints
+from vae_cf_tf.config import Config
+from vae_cf_tf.data.split import HeldOut, Split
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.models import Autoencoder, build
+from vae_cf_tf.workdir import Workdir
+
+OURS = "this model"
+_NAMES = {
+    ("none", "standard"): "Multi-DAE",
+    ("flat", "standard"): "Multi-VAE",
+    ("flat", "vamp"): "Vamp",
+    ("hierarchical", "standard"): "Hierarchical VAE",
+    ("hierarchical", "vamp"): "H+Vamp",
+}
+
+
+class Run(NamedTuple):
+    """A finished run. A system is the model or one of the baselines; `OURS` comes first."""
+
+    workdir: Workdir
+    config: Config
+    split: Split
+    model: Autoencoder  # with the weights of the best epoch
+    metrics: dict[str, Any]  # metrics.json
+    history: dict[str, list[float]]  # history.csv by column
+    users: dict[str, HeldOut]  # by part: the users with targets
+    ranked: dict[str, rankings.Rankings]  # by system
+    values: dict[str, dict[str, dict[str, np.ndarray]]]  # by system, part, metric: float [users]
+
+    @property
+    def systems(self) -> list[str]:
+        return list(self.ranked)
+
+    @property
+    def rival(self) -> str | None:
+        """The baseline that is best on validation."""
+        others = self.systems[1:]
+        return max(others, key=lambda name: self.values[name]["validation"]["ndcg@100"].mean(), default=None)
+
+    def title(self, item: int) -> str:
+        return self.split.titles.get(self.split.item_ids[item], self.split.item_ids[item])
+
+
+def load(workdir: Workdir, split: Split) -> Run:
+    """Reads a finished run and ranks its held-out users, unless their lists are kept from before.
+
+    Raises:
+      UserError: the folder is no run's, the run is not finished, or a file is damaged.
+    """
+    config = workdir.config()
+    if not workdir.metrics.exists():
+        raise UserError(
+            f"The run in {workdir.path} is not finished: it has no {workdir.metrics.name}. Resume it first."
+        )
+    model = build(config, len(split.item_ids), split.train)
+    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    try:
+        metrics = json.loads(workdir.metrics.read_text())
+        with open(workdir.history, newline="") as f:
+            rows = list(csv.DictReader(f))
+        history = {name: [float(row[name]) for row in rows] for name in rows[0]}
+        names = rankings.known_baselines(list(metrics["baselines"]))
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"A file of the run in {workdir.path} cannot be read ({error!r}). Restore a copy.") from error
+    ranked = {OURS: rankings.of_model(workdir, model, split, config.eval_batch_size)}
+    ranked |= rankings.of_baselines(workdir, names, split, config.eval_batch_size)
+    users = {part: rankings.judged(getattr(split, part)) for part in rankings.PARTS}
+    values = {
+        name: {part: rankings.per_user(lists[part], users[part]) for part in rankings.PARTS}
+        for name, lists in ranked.items()
+    }
+    return Run(workdir, config, split, model, metrics, history, users, ranked, values)
+
+
+def model_name(config: Config) -> str:
+    """The model as the papers call it."""
+    name = _NAMES.get((config.latent, config.prior), f"{config.latent} {config.prior}")
+    return f"{name} (Gated)" if config.block == "gated" else name

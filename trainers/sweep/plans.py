@@ -1,0 +1,167 @@
+"""Which runs a sweep is made of: settings that vary, each with its values, times seeds."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_cf_tf.config import Config
+from vae_cf_tf.errors import UserError
+
+Settings = dict[str, Any]
+Axis = list[Settings]
+"""The choices of one thing that varies; a choice may be several settings."""
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# A sweep compares on one split, and gives each run its folder and its seed.
+OF_THE_DATA = [*itertools.takewhile(lambda name: name != "latent", _FIELDS), "ease_l2", "ease_max_items"]
+_FIXED = [*OF_THE_DATA, "workdir", "export_dir", "seed"]
+
+EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
+    [{"likelihood": "multinomial"}, {"likelihood": "bernoulli"}],
+    [
+        {"latent": "flat", "prior": "standard"},
+        {"latent": "flat", "prior": "vamp"},
+        {"latent": "hierarchical", "prior": "vamp"},
+    ],
+    [{"block": "tanh"}, {"block": "gated"}],
+    [{"layers": layers} for layers in (1, 2, 3)],
+]
+PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": []}
+REFERENCES = {"evcf": {"latent": "flat", "prior": "standard", "block": "tanh", "layers": 1}, "grid": {}}
+# A search of settings looks at validation users alone; test users are for the result.
+PARTS = {"evcf": ("test", "validation"), "grid": ("validation",)}
+
+
+class Configuration(NamedTuple):
+    """A point of the plan."""
+
+    name: str  # of its folder
+    varied: Settings
+    config: Config  # with the first seed
+
+    def run(self, sweep_dir: Path, seed: int) -> Config:
+        """The settings of its run with this seed."""
+        workdir = sweep_dir / "runs" / self.name / f"seed={seed}"
+        return dataclasses.replace(self.config, seed=seed, workdir=str(workdir), export_dir="")
+
+
+def expand(
+    plan: str, base: Config, given: Iterable[str], vary: Sequence[str], where: Sequence[str]
+) -> list[Configuration]:
+    """All configurations of a plan.
+
+    Args:
+      plan: a name of PLANS.
+      base: settings of all that does not vary.
+      given: the names of the settings that were given as flags: they override the plan's.
+      vary: "name=value,value,…" each; replaces the plan's values of that setting, or adds it.
+      where: "name=value: name=value,…" each; settings of those configurations only that the part before the colon
+        fits.
+
+    Raises:
+      UserError: no such setting or value, a contradiction, or nothing that varies.
+    """
+    axes = [_overridden(axis, {n: getattr(base, n) for n in given if n in axis[0]}) for axis in PLANS[plan]]
+    for text in vary:
+        name, values = _varied(text)
+        axes = [_without(axis, name) for axis in axes if set(axis[0]) != {name}]
+        axes.append([{name: value} for value in values])
+    rules = [_rule(text) for text in where]
+    points = [dict(itertools.chain.from_iterable(c.items() for c in choice)) for choice in itertools.product(*axes)]
+    if len(points) < 2:
+        raise UserError(
+            "The sweep has one configuration. Give --vary=SETTING=VALUE,VALUE"
+            + (
+                f", or fewer flags: --plan={plan} varies {_names(PLANS[plan])}, and they are all given."
+                if axes
+                else "."
+            )
+        )
+    made = []
+    for varied in points:
+        config = dataclasses.replace(base, **varied)
+        for fits, settings in rules:
+            if all(getattr(config, name) == value for name, value in fits.items()):
+                config = dataclasses.replace(config, **settings)
+        made.append(Configuration(written(varied, "_"), varied, config))
+    return made
+
+
+def parse(text: str) -> Settings:
+    """Settings written as "name=value,name=value"."""
+    found = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"{pair!r} is no setting; write NAME=VALUE.")
+        found[name.strip()] = _value(name.strip(), value.strip())
+    return found
+
+
+def reference_of(
+    point: Configuration, points: Sequence[Configuration], settings: Mapping[str, Any]
+) -> Configuration | None:
+    """The configuration that differs from `point` in these settings only, where the plan has it."""
+    wanted = point.varied | {name: value for name, value in settings.items() if name in point.varied}
+    fits = all(getattr(point.config, n) == v for n, v in settings.items() if n not in point.varied)
+    return next((other for other in points if other.varied == wanted), None) if fits else None
+
+
+def usual_reference(plan: str, points: Sequence[Configuration]) -> Settings:
+    """The plan's reference, as far as its settings have not been overridden by flags."""
+    return {n: v for n, v in REFERENCES[plan].items() if any(point.varied.get(n) == v for point in points)}
+
+
+def written(settings: Mapping[str, Any], between: str = ", ") -> str:
+    return between.join(f"{name}={shown(value)}" for name, value in settings.items())
+
+
+def shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _overridden(axis: Axis, given: Settings) -> Axis:
+    """The choices that agree with what was given; where none does, all with it put in."""
+    agreeing = [choice for choice in axis if all(choice[name] == value for name, value in given.items())]
+    return agreeing or _unique([choice | given for choice in axis])
+
+
+def _without(axis: Axis, name: str) -> Axis:
+    return _unique([{n: v for n, v in choice.items() if n != name} for choice in axis])
+
+
+def _unique(axis: Axis) -> Axis:
+    return [choice for i, choice in enumerate(axis) if choice not in axis[:i]]
+
+
+def _varied(text: str) -> tuple[str, list[Any]]:
+    name, _, values = text.partition("=")
+    found = [_value(name, value.strip()) for value in values.split(",") if value.strip()]
+    if not found:
+        raise UserError(f"--vary={text!r} names no values; write --vary=SETTING=VALUE,VALUE.")
+    return name, list(dict.fromkeys(found))
+
+
+def _rule(text: str) -> tuple[Settings, Settings]:
+    fits, colon, settings = text.partition(":")
+    if not colon or not parse(settings):
+        raise UserError(f"--where={text!r} has no settings; write --where=NAME=VALUE:NAME=VALUE,NAME=VALUE.")
+    return parse(fits), parse(settings)
+
+
+def _value(name: str, text: str) -> Any:
+    if name not in _FIELDS:
+        raise UserError(f"There is no setting {name!r}. (python -m trainers.main --help lists them.)")
+    if name in _FIXED:
+        raise UserError(f"--{name} is the same in all runs of a sweep; give it as a flag.")
+    kind = type(_FIELDS[name].default)
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UserError(f"--{name} takes {'whole ' if kind is int else ''}numbers. Received: {text!r}.") from error
+
+
+def _names(axes: list[Axis]) -> str:
+    return ", ".join(name for axis in axes for name in axis[0])

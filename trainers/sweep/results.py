@@ -1,0 +1,125 @@
+"""What a sweep found: a mean over seeds for each configuration, and paired differences on the same users."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainers.sweep.plans import Configuration, reference_of
+from trainers.sweep.work import Task
+from trainers.sweep.worker import PER_USER
+from vae_cf_tf import comparison
+
+METRICS = ("ndcg@100", "recall@20", "recall@50")
+DECIDES = "ndcg@100"
+PerUser = dict[str, dict[str, np.ndarray]]
+"""By part and metric: float64 [users]."""
+
+
+def collect(
+    todo: Sequence[Task], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
+) -> dict[str, Any]:
+    """What results.json holds, of the runs that are finished.
+
+    Args:
+      todo: all runs of the sweep.
+      parts: which held-out users are looked at.
+      reference: the settings that make a configuration's reference of it; none: the best on validation is everyone's.
+      baselines: the file of the baselines' figures; may be missing.
+      seed: of the bootstrap.
+    """
+    finished = [task for task in todo if task.seconds() is not None]
+    points = [p for i, p in enumerate(t.point for t in todo) if p.name not in [t.point.name for t in todo[:i]]]
+    values = {(t.point.name, t.config.seed): _per_user(t, parts) for t in finished}
+    seeds = {p.name: [s for name, s in values if name == p.name] for p in points}
+    configurations = [
+        {
+            "name": point.name,
+            "settings": point.varied,
+            "all_settings": _settings(point),
+            "runs": [_run(t, values[point.name, t.config.seed]) for t in finished if t.point.name == point.name],
+            **{part: _over_seeds(point.name, seeds[point.name], part, values) for part in parts},
+        }
+        for point in points
+        if seeds[point.name]
+    ]
+    best = max(configurations, key=lambda c: c["validation"][DECIDES]["mean"], default=None)
+    references = {}
+    for point in points:
+        other = reference_of(point, points, reference) if reference else None
+        references[point.name] = other.name if other else best["name"] if best and not reference else None
+    for found in configurations:
+        found["reference"] = references[found["name"]]
+        found["difference"] = _differences(found["name"], references[found["name"]], seeds, parts, values, seed)
+    return {
+        "runs": len(todo),
+        "finished": len(finished),
+        "parts": list(parts),
+        "reference": dict(reference),
+        "best_on_validation": best and best["name"],
+        "baselines": _baselines(baselines, parts),
+        "configurations": configurations,
+    }
+
+
+def averaged_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int) -> comparison.Estimate:
+    """The paired difference of two configurations, each a user's mean over its seeds: a list of float [users] each."""
+    return comparison.paired_difference(np.mean(ours, axis=0), np.mean(theirs, axis=0), seed=seed)
+
+
+def over_seeds(means: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard error over seeds; of one seed, no error is known."""
+    n = len(means)
+    return {"mean": float(np.mean(means)), "stderr": float(np.std(means, ddof=1) / np.sqrt(n)) if n > 1 else None}
+
+
+def _over_seeds(name: str, seeds: list[int], part: str, values: dict[tuple[str, int], PerUser]) -> dict[str, Any]:
+    return {m: over_seeds([float(values[name, s][part][m].mean()) for s in seeds]) for m in METRICS}
+
+
+def _differences(
+    ours: str, theirs: str | None, seeds: dict[str, list[int]], parts: Sequence[str], values: dict, seed: int
+) -> dict[str, dict[str, dict[str, float]]] | None:
+    """Over the seeds that both have, since a seed is also the same order of users and the same dropout."""
+    both = [s for s in seeds[ours] if s in seeds.get(theirs, [])] if theirs and theirs != ours else []
+    if not both:
+        return None
+    return {
+        part: {
+            m: averaged_difference(
+                *([values[name, s][part][m] for s in both] for name in (ours, theirs)), seed
+            )._asdict()
+            for m in METRICS
+        }
+        for part in parts
+    }
+
+
+def _per_user(task: Task, parts: Sequence[str]) -> PerUser:
+    with np.load(task.folder / PER_USER) as archive:
+        return {part: {m: archive[f"{part}/{m}"] for m in METRICS} for part in parts}
+
+
+def _run(task: Task, values: PerUser) -> dict[str, Any]:
+    main = json.loads((task.folder / "metrics.json").read_text())
+    means = {part: {m: float(v.mean()) for m, v in found.items()} for part, found in values.items()}
+    return {
+        "seed": task.config.seed,
+        "workdir": task.config.workdir,
+        "best_epoch": main["best_epoch"],
+        "epochs": main["epochs"],
+        "seconds": task.seconds(),
+        **means,
+    }
+
+
+def _settings(point: Configuration) -> dict[str, Any]:
+    return {name: value for name, value in vars(point.config).items() if name not in ("workdir", "export_dir", "seed")}
+
+
+def _baselines(path: Path, parts: Sequence[str]) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    return {name: {part: figures[part] for part in parts} for name, figures in json.loads(path.read_text()).items()}

@@ -1,0 +1,82 @@
+"""One run of a sweep, in a process of its own: the main job, then each held-out user's figures.
+
+Its flags are those of trainers.main. It lives as long as the sweep that started it: standard input is a pipe from there
+that only closes.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+
+import numpy as np
+from absl import flags
+
+from trainers.main import config_from_flags, define_flags
+from vae_cf_tf import quiet
+from vae_cf_tf.commands import guarded
+from vae_cf_tf.config import Config
+from vae_cf_tf.files import written_aside
+from vae_cf_tf.workdir import Workdir
+
+PER_USER = "per_user.npz"  # "part/metric": float64 [users with targets]
+FINISHED = "finished.json"  # written last: the settings, and what the run took
+KEEPS = ("results", "weights", "all")
+
+
+def main(argv: list[str]) -> None:
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    started = time.monotonic()
+    config = config_from_flags()
+    quiet.import_tensorflow()
+    from trainers.train import train_and_evaluate
+    from vae_cf_tf import checkpoints, evaluation
+    from vae_cf_tf.models import build
+
+    train_and_evaluate(config)
+    workdir = Workdir(config.workdir)
+    split = workdir.split()
+    model = build(config, len(split.item_ids), split.train)
+    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    rank = evaluation.model_ranker(model)
+    values = {
+        f"{part}/{name}": found
+        for part in ("test", "validation")
+        for name, found in evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size).items()
+    }
+    with written_aside(workdir.path / PER_USER) as aside, open(aside, "wb") as f:
+        np.savez(f, **values)
+    _tidy(workdir, flags.FLAGS.keep)
+    with written_aside(workdir.path / FINISHED) as aside:
+        done = {"settings": settings_that_count(config), "seconds": time.monotonic() - started}
+        aside.write_text(json.dumps(done, indent=1) + "\n")
+
+
+def settings_that_count(config: Config) -> dict:
+    """Those that the figures depend on."""
+    names = [f.name for f in dataclasses.fields(config) if f.metadata["identity"]]
+    return {name: getattr(config, name) for name in [*names, "epochs"]}
+
+
+def _tidy(workdir: Workdir, keep: str) -> None:
+    """Removes what a finished run no longer needs: a hundred runs' checkpoints fill a disk."""
+    if keep != "all":
+        workdir.checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(workdir.path / "export", ignore_errors=True)
+    if keep == "results":
+        workdir.best.unlink(missing_ok=True)
+
+
+def _end_with_the_sweep() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.DEFINE_enum("keep", "weights", KEEPS, "What stays of a finished run.")
+    sys.exit(guarded(main))
