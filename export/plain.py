@@ -8,7 +8,7 @@ Weights = Mapping[str, np.ndarray]  # by the path of their layers, as in a check
 
 
 def log_probs(weights: Weights, histories: list[np.ndarray]) -> np.ndarray:
-    """Item log-probabilities, float32 [batch, items] (Kim & Suh 2019, section 3.2, at the posterior means).
+    """Item log-probabilities, float32 [batch, items] (Kim & Suh 2019, at the posterior means).
 
     Args:
       weights: the model's.

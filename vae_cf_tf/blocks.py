@@ -105,7 +105,7 @@ class TanhBlock(keras.layers.Layer):
 
 
 class GatedBlock(keras.layers.Layer):
-    """(xW + b)·σ(xV + c), with no other activation: the gated linear unit of Kim & Suh 2019, equation 11.
+    """(xW + b)·σ(xV + c), with no other activation: the gated linear unit of Kim & Suh 2019.
 
     Differs from `TanhBlock` in that the unit's size is unbounded and a second product decides how much passes.
     Arguments as `Linear`.

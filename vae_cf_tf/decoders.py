@@ -35,7 +35,7 @@ class Decoder(keras.layers.Layer):
 
 
 class JointDecoder(keras.layers.Layer):
-    """p(x|z1, z2): the decoder of the hierarchy (Kim & Suh 2019, section 3.2).
+    """p(x|z1, z2): the decoder of the hierarchy (Kim & Suh 2019).
 
     Differs from `Decoder` in that it reads two latent variables: for L ≥ 2 through a block each, joined before the
     remaining L − 1 blocks; for L = 1 side by side, in one block. Arguments as `Decoder`.
@@ -58,7 +58,7 @@ class JointDecoder(keras.layers.Layer):
 
 
 class ConditionalPrior(keras.layers.Layer):
-    """p(z1|z2) = N(μ(z2), diag σ²(z2)): latent_dim → L blocks of hidden_dim → heads (Kim & Suh 2019, section 3.2)."""
+    """p(z1|z2) = N(μ(z2), diag σ²(z2)): latent_dim → L blocks of hidden_dim → heads (Kim & Suh 2019)."""
 
     def __init__(self, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs):
         super().__init__(**kwargs)

@@ -12,7 +12,7 @@ tfd = tfp.distributions
 
 
 class Encoder(keras.layers.Layer):
-    """q(z|x) = N(μ(x), diag σ²(x)): num_items → L blocks of hidden_dim → heads (Liang et al. 2018, equation 5).
+    """q(z|x) = N(μ(x), diag σ²(x)): num_items → L blocks of hidden_dim → heads (Liang et al. 2018, section 2.2).
 
     Args:
       num_items, hidden_dim, latent_dim: widths.
@@ -46,7 +46,7 @@ class Encoder(keras.layers.Layer):
 
 
 class ConditionalEncoder(keras.layers.Layer):
-    """q(z1|x, z2): the lower posterior of the hierarchy (Kim & Suh 2019, section 3.2).
+    """q(z1|x, z2): the lower posterior of the hierarchy (Kim & Suh 2019).
 
     Differs from `Encoder` in that it reads z2 too: for L ≥ 2 through a block of its own, joined with that of x before
     the remaining L − 1 blocks; for L = 1 beside x, in one block. It shares no weights with q(z2|x). Arguments as

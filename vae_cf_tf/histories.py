@@ -1,7 +1,7 @@
 """What the first layer sees of a batch of histories.
 
 A history is a user's bag of items. A batch of them is a `tf.RaggedTensor` of item indices, int32 [batch, (items of the
-user)], without repeats. The encoder reads x/‖x‖₂ with dropout (Liang et al. 2018, section 2.3): every kept item of a
+user)], without repeats. The encoder reads x/‖x‖₂ with dropout (as Liang et al.'s code): every kept item of a
 user has the same value, so a batch costs memory by its interactions until a layer asks for dense rows.
 """
 

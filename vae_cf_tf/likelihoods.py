@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z) of a user's items, as TFP distributions over multi-hot rows (Liang et al. 2018, section 2.2).
+"""Likelihoods p(x|z) of a user's items, as TFP distributions over multi-hot rows (Liang et al. 2018, section 2.1).
 
 A likelihood is made from the decoder's output f, [batch, items]. Beside `log_prob(x)` it has `history_log_prob`, the
 same for rows given as histories, and `item_log_probs()`, the scores that rank the items.

@@ -198,7 +198,7 @@ class VAE(Autoencoder):
 
 class HierarchicalVAE(Autoencoder):
     """Two latent variables, q(z2|x) q(z1|x, z2) and p(z2) p(z1|z2) p(x|z1, z2): H+Vamp with the VampPrior
-    (Kim & Suh 2019, section 3.2).
+    (Kim & Suh 2019).
 
     Differs from `VAE` in the second, lower latent variable z1, whose prior is a Gaussian given z2; the prior of the
     configuration is that of z2. Arguments as `VAE`.

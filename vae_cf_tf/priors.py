@@ -28,7 +28,7 @@ class StandardNormal(keras.layers.Layer):
 
 class VampPrior(keras.layers.Layer):
     """p(z) = 1/K Σ_k q(z|u_k), u_k = clip(w_k, 0, 1): a mixture of the encoder's own posteriors at K learned
-    pseudo-inputs (Tomczak & Welling 2018, equation 9; Kim & Suh 2019, section 3.1).
+    pseudo-inputs (Tomczak & Welling 2018, equation 9; Kim & Suh 2019).
 
     As in Kim & Suh's code, pseudo-inputs pass through the encoder's input dropout in training, and are not
     L2-normalised.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class KLAnnealing:
-    """β = cap·min(1, t/warmup), linear in the step or the epoch (Liang et al. 2018, section 2.2.2).
+    """β = cap·min(1, t/warmup), linear in the step or the epoch (Liang et al. 2018, section 2.2).
 
     Args:
       cap: largest β.
