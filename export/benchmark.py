@@ -82,10 +82,10 @@ def _write(folder: str, items: int, options: dict[str, Any]) -> dict[str, Any]:
     """Exports a generated model and times its NumPy twin."""
     quiet.import_tensorflow()
     from export import plain
-    from export.floors import times
     from export.savedmodel import export_model
     from vae_cf_tf import checkpoints
     from vae_cf_tf.config import Config
+    from vae_cf_tf.machine import times
     from vae_cf_tf.models import build
 
     widths = {name: options[name] for name in ("hidden_dim", "latent_dim")}
@@ -116,10 +116,11 @@ def _ask(version: Path, items: int, made: dict[str, Any], options: dict[str, Any
     import tensorflow as tf
 
     from export import floors
+    from vae_cf_tf import machine
 
     size = 2 if options["weights"] == "bfloat16" else 4
     read, _ = floors.work(made["shapes"], items, 1, 100)
-    rate, speed = floors.gemm_rate(), floors.bandwidth(read * size)
+    rate, speed = machine.product_rate(), machine.bandwidth(read * size)
     before = _resident()
     start = time.perf_counter()
     session = tf.compat.v1.Session(graph=tf.Graph())
@@ -139,7 +140,7 @@ def _ask(version: Path, items: int, made: dict[str, Any], options: dict[str, Any
                 answer = ask(asked[0])[1]
                 twin = made["twin"][f"{batch}x{length}"]
                 turns = iter(asked)
-                seconds = floors.times(lambda turns=turns: ask(next(turns)), repeats)
+                seconds = machine.times(lambda turns=turns: ask(next(turns)), repeats)
                 read, operations = floors.work(made["shapes"], items, batch, length)
                 rows.append(
                     {
@@ -181,8 +182,8 @@ def _choosing(items: int, batch: int, seen: Any, owner: Any, k: int, turns: int 
     """Seconds that masking and top-k take: many in one call, less the same call without them."""
     import tensorflow as tf
 
-    from export import floors
     from export.recommender import best_unseen
+    from vae_cf_tf import machine
 
     scores = tf.random.normal([batch, items])
 
@@ -195,7 +196,7 @@ def _choosing(items: int, batch: int, seen: Any, owner: Any, k: int, turns: int 
             return total
 
         compiled = tf.function(run)
-        return float(np.median(floors.times(lambda: compiled().numpy(), 10)))
+        return float(np.median(machine.times(lambda: compiled().numpy(), 10)))
 
     return (loop(True) - loop(False)) / turns
 

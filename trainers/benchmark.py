@@ -8,10 +8,10 @@ real training, input pipeline and optimiser included. Prints JSON; `--compare` a
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from absl import app, flags
 
 from trainers.main import config_from_flags, define_flags
@@ -70,7 +70,7 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from trainers import floor
-    from vae_cf_tf import batches
+    from vae_cf_tf import batches, machine
     from vae_cf_tf.models import build
 
     model = build(config, train.shape[1], train).compile_for(batches.steps_per_epoch(train, config.batch_size))
@@ -78,7 +78,7 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
     model.make_train_function()
     step_ms = _median_ms(lambda: float(model.train_function(stream)["loss"]), steps)
     batch, seed = next(stream), tf.constant([0, 1])
-    bandwidth, rates = floor.bandwidth(), floor.product_rates(model, (config.batch_size, config.pseudo_inputs))
+    bandwidth, rates = machine.bandwidth(), floor.product_rates(model, (config.batch_size, config.pseudo_inputs))
     parts = floor.parts(model, config, train.nnz / train.shape[0])
     rate = rates["bfloat16" if config.dtype_policy == "mixed_bfloat16" else "float32"]
     floors = {p.name: 1e3 * max(p.operations / rate, p.bytes / bandwidth) for p in parts}
@@ -134,15 +134,10 @@ def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps
     return parts | {"optimiser and metrics": step_ms - both}
 
 
-def _median_ms(call: Callable[[], Any], times: int) -> float:
-    for _ in range(2):
-        call()
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        call()
-        taken.append(1e3 * (time.perf_counter() - start))
-    return sorted(taken)[len(taken) // 2]
+def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+    from vae_cf_tf import machine
+
+    return 1e3 * float(np.median(machine.times(call, repeats)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""The least work of a training step, counted from the model's shapes, and how fast this machine does such work."""
+"""The least work of a training step, counted from the model's shapes."""
 
-import time
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from vae_cf_tf import checkpoints
+from vae_cf_tf import checkpoints, machine
 from vae_cf_tf.config import Config
 from vae_cf_tf.models import Autoencoder
 
@@ -65,32 +64,6 @@ def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]
 
 
 def product_rates(model: Autoencoder, rows: tuple[int, ...]) -> dict[str, float]:
-    """Operations a second of [rows, hidden] × [hidden, items] by number format: the best of several runs and `rows`."""
-    hidden, items = model.decoder.output_layer.kernel.shape
-    rates = {}
-    for dtype in (tf.float32, tf.bfloat16):
-        b = tf.cast(tf.random.normal([hidden, items]), dtype)
-        found = []
-        for n in rows:
-            a = tf.cast(tf.random.normal([n, hidden]), dtype)
-            multiply = tf.function(lambda a=a, b=b: tf.matmul(a, b)[0, 0])
-            found.append(2 * n * hidden * items / _best_seconds(multiply))
-        rates[dtype.name] = max(found)
-    return rates
-
-
-def bandwidth(size: int = 1 << 28) -> float:
-    """Bytes a second that a pass over memory reads and writes, `size` bytes each; the best of several runs."""
-    x = tf.ones([size // 4])
-    add = tf.function(lambda: (x + 1.0)[0])
-    return 2 * size / _best_seconds(add)
-
-
-def _best_seconds(function: tf.types.experimental.GenericFunction, times: int = 25) -> float:
-    function()
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        function().numpy()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    """Operations a second of [rows, hidden] × [hidden, items] by number format: the best of `rows`."""
+    shape = model.decoder.output_layer.kernel.shape
+    return {t.name: max(machine.product_rate(n, *shape, t) for n in rows) for t in (tf.float32, tf.bfloat16)}

@@ -1,0 +1,33 @@
+"""How fast this machine does what benchmarks compare with: passes over memory, and matrix products."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def times(function: Callable[[], Any], repeats: int, warm: int = 3) -> np.ndarray:
+    """Seconds of each of `repeats` calls, after `warm` that do not count; float64 [repeats]."""
+    seconds = []
+    for i in range(warm + repeats):
+        start = time.perf_counter()
+        function()
+        if i >= warm:
+            seconds.append(time.perf_counter() - start)
+    return np.asarray(seconds)
+
+
+def bandwidth(size: int = 1 << 28, repeats: int = 30) -> float:
+    """Bytes per second, median, of reading `size` bytes of float32 once, on all cores: tf.reduce_sum of a vector."""
+    vector = tf.random.uniform([size // 4])
+    total = tf.function(lambda: tf.reduce_sum(vector))
+    return size / float(np.median(times(lambda: total().numpy(), repeats)))
+
+
+def product_rate(m: int = 2000, k: int = 2000, n: int = 2000, dtype: tf.DType = tf.float32, repeats: int = 15) -> float:
+    """Floating-point operations per second, median, of an [m, k] × [k, n] product of `dtype`."""
+    a, b = (tf.cast(tf.random.uniform(shape), dtype) for shape in ([m, k], [k, n]))
+    product = tf.function(lambda: tf.matmul(a, b)[0, 0])
+    return 2 * m * k * n / float(np.median(times(lambda: product().numpy(), repeats)))
