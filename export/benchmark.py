@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -41,8 +41,6 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     values = flags.FLAGS
     sizes, lengths = _whole("items"), _whole("lengths")
     options = {name: values[name].value for name in ("hidden_dim", "latent_dim", "top_k", "batch", "weights")}

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -24,8 +24,6 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     for name in ("workdir", "export_dir"):
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is missing. Usage: python -m export.main --workdir=RUN --export_dir=MODELS/NAME")

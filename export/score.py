@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -31,8 +31,6 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     values = flags.FLAGS
     for name in ("model", "input", "output"):
         if not values[name].value:
@@ -139,10 +137,10 @@ def _claim(folder: Path, job: str) -> int | None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     claim = folder / "job.json"
-    if claim.exists():
-        if claim.read_text() != job:
+    if any(folder.glob("part-*")) or (folder / "_SUCCESS").exists():
+        if not claim.exists() or claim.read_text() != job:
             raise UserError(f"{folder} holds the parts of another input, model or --part_rows. Give another --output.")
-    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+    elif any(not path.name.startswith(".") and path != claim for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty. Give another --output.")
     else:
         with written_aside(claim) as aside:

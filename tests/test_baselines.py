@@ -3,6 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from vae_cf_tf import baselines
+from vae_cf_tf.errors import UserError
 
 
 @pytest.fixture
@@ -23,6 +24,12 @@ def test_ease_is_its_closed_form(train):
     scores = baselines.ease(train, 20.0)(train[:7])
     unseen = x[:7] == 0
     np.testing.assert_allclose(scores[unseen], (x[:7] @ b)[unseen], rtol=1e-8, atol=1e-12)
+
+
+def test_a_lambda_too_small_for_the_precision_is_named(rng):
+    twins = sp.csr_matrix(np.repeat(np.eye(4, dtype=np.float32), 2, axis=1))
+    with pytest.raises(UserError, match="--ease_l2"):
+        baselines.ease(twins, 1e-30)
 
 
 def test_ease_in_float32_ranks_alike(train, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vae_cf_tf import checkpoints
 from vae_cf_tf.data.synthetic import synthetic_log
 
 ROOT = Path(__file__).parents[1]
@@ -169,12 +171,32 @@ def test_a_workdir_of_another_configuration_is_refused(finished, log):
 
 
 def test_a_damaged_checkpoint_is_named(finished, log, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0], tmp_path / "w")
     path = tmp_path / "w" / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:-1000])
     one_line_error(run(*tiny(log, tmp_path / "w")), "checkpoint.npz is damaged")
+
+
+def test_a_finished_run_is_judged_again_but_not_exported_again(finished, log, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "w")
+    (tmp_path / "w" / "baselines.json").write_text("{")  # a cache: made again
+    result = run(*tiny(log, tmp_path / "w"))
+    assert result.returncode == 0, result.stderr
+    assert "Trained already: 6 epochs." in result.stdout
+    assert metrics(tmp_path / "w") == metrics(finished[0])
+    assert sorted(p.name for p in (tmp_path / "w" / "export").iterdir()) == ["1"]
+
+
+def test_without_the_best_weights_or_with_later_ones_training_starts_anew(finished, log, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "w")
+    (tmp_path / "w" / "best.npz").unlink()
+    assert run(*tiny(log, tmp_path / "w")).returncode == 0
+    assert metrics(tmp_path / "w") == metrics(finished[0])
+    # Killed after a better epoch but before its checkpoint, then asked for fewer epochs than that.
+    fewer = tiny(log, tmp_path / "w", "--epochs=1")
+    assert checkpoints.read_meta(tmp_path / "w" / "best.npz")["epoch"] > 1
+    assert run(*fewer).returncode == 0
+    assert checkpoints.read_meta(tmp_path / "w" / "best.npz")["epoch"] == metrics(tmp_path / "w")["best_epoch"] == 1
 
 
 def test_divergence_stops_the_run_and_names_the_step(log, tmp_path):

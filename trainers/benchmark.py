@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from trainers.main import config_from_flags, define_flags
 from vae_cf_tf import quiet
@@ -28,8 +28,6 @@ PRESETS = {  # training users, items, interactions
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     config = config_from_flags()
     variants = [_overridden(config, text) for text in ["", *flags.FLAGS.compare]]
     quiet.import_tensorflow()

@@ -114,10 +114,17 @@ class Keep(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch, self.waited, self.stopped = -math.inf, 0, 0, False
         self.written = time.monotonic()
+        self.trained = False  # by this process
 
-    def restore(self, model: Autoencoder) -> None:
-        """Takes up the workdir's checkpoint, if there is one."""
-        if not self.workdir.checkpoint.exists():
+    def restore(self, model: Autoencoder, epochs: int) -> None:
+        """Takes up the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
+
+        The best epoch may be ahead of the checkpoint, if the process was killed between the two files. Training then
+        comes by it again; but if it would not, or if the best weights are gone, there is nothing to take up.
+        """
+        if not self.workdir.checkpoint.exists() or not self.workdir.best.exists():
+            return
+        if checkpoints.read_meta(self.workdir.best)["epoch"] > epochs:
             return
         meta = checkpoints.load(self.workdir.checkpoint, _everything(model))
         self.rows, self.best, self.best_epoch, self.waited, self.stopped = (
@@ -147,6 +154,7 @@ class Keep(keras.callbacks.Callback):
             self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.trained = True
         self._write()
 
     def _write(self) -> None:

@@ -7,7 +7,7 @@ run.
 import dataclasses
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -31,8 +31,6 @@ def config_from_flags() -> Config:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     config = config_from_flags()
     quiet.import_tensorflow()
     from trainers.train import train_and_evaluate

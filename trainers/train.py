@@ -1,18 +1,20 @@
 """The main job: data → split → training → evaluation → checkpoint → SavedModel, in one workdir."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import scipy.sparse as sp
 
-from export.savedmodel import export_run
+from export.savedmodel import export_run, newest_version
 from trainers import summary
 from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
 from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics
@@ -57,7 +59,9 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
     }
     workdir.write_metrics(values)
-    exported = export_run(workdir, config.export_dir or workdir.path / "export")
+    export_dir = Path(config.export_dir or workdir.path / "export")
+    exported = None if keep.trained else newest_version(export_dir)  # a finished run is exported once
+    exported = exported or export_run(workdir, export_dir)
     say(summary.table(values))
     say(summary.examples(split, rank))
     say(f"Checkpoint: {workdir.best}\nSavedModel: {exported}")
@@ -84,11 +88,13 @@ def _prepare(config: Config, workdir: Workdir, say: Say) -> Split:
 
 def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
     """Metrics of popularity and EASE on the same users, computed once a workdir."""
-    if workdir.baselines.exists():
+    with contextlib.suppress(FileNotFoundError, ValueError):  # of a damaged file: they are computed again
         return json.loads(workdir.baselines.read_text())
-    say("Baselines: popularity, EASE …")
     ranked: dict[str, Callable[[sp.csr_matrix], baselines.Scores]] = {"popularity": baselines.popularity}
-    if len(split.item_ids) <= config.ease_max_items:
+    if len(split.item_ids) > config.ease_max_items:
+        say(f"Baselines: popularity; no EASE above --ease_max_items={config.ease_max_items:,} items …")
+    else:
+        say("Baselines: popularity, EASE …")
         ranked |= {f"EASE, λ {l2:g}": functools.partial(baselines.ease, l2=l2) for l2 in config.ease_l2_values}
     found: dict[str, Any] = {}
     for name, fitted in ranked.items():
@@ -111,7 +117,7 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
     warmup_epochs = config.beta_warmup if config.beta_unit == "epoch" else config.beta_warmup / steps
     validate = Validate(split, config.eval_batch_size)
     keep = Keep(workdir, validate, config.patience, warmup_epochs, config.checkpoint_seconds)
-    keep.restore(model)
+    keep.restore(model, config.epochs)
     if keep.stopped or keep.epochs_done >= config.epochs:
         say(f"Trained already: {keep.epochs_done} epochs.")
         return keep

@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
+from vae_cf_tf.errors import UserError
+
 Scores = Callable[[sp.csr_matrix], np.ndarray]
 
 FLOAT64_ITEMS = 8_000  # above it, half the memory is worth more than the last digits
@@ -27,6 +29,9 @@ def ease(train: sp.csr_matrix, l2: float) -> Scores:
     Args:
       train: X, [users, items].
       l2: λ > 0.
+
+    Raises:
+      UserError: λ is too small for the precision.
     """
     items = train.shape[1]
     dtype = np.float64 if items <= FLOAT64_ITEMS else np.float32
@@ -39,7 +44,7 @@ def ease(train: sp.csr_matrix, l2: float) -> Scores:
     p[np.diag_indices(items)] += l2
     p, failed = potrf(p, lower=1, overwrite_a=1)  # Cholesky factor, then the inverse, in the lower triangle
     if failed:
-        raise FloatingPointError(f"XᵀX + {l2}·I is not positive definite in {np.dtype(dtype)}")
+        raise UserError(f"EASE: XᵀX + {l2:g}·I is singular to working precision. Give --ease_l2 larger values.")
     p, _ = potri(p, lower=1, overwrite_c=1)
     for block in blocks:
         p[block, block] = np.tril(p[block, block]) + np.tril(p[block, block], -1).T

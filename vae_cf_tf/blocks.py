@@ -87,7 +87,7 @@ class Linear(keras.layers.Layer):
         return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel)
 
     def _gathered(self, bags: Bags) -> tf.Tensor:
-        """Sum of the kernel's rows of each bag: reads and, in training, updates those rows only."""
+        """Sum of the kernel's rows of each bag: reads those rows only."""
         rows, batch = bags.items.value_rowids(), bags.items.nrows()
         sums = tf.sparse.segment_sum(tf.convert_to_tensor(self.kernel), bags.items.values, rows, num_segments=batch)
         return sums * tf.cast(bags.scale, sums.dtype)[:, None]

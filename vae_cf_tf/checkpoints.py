@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Any]:
             yield archive
     except FileNotFoundError as error:
         raise UserError(f"The checkpoint {path} is missing. Train the run first, or restore a copy.") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError, OSError) as error:
         raise UserError(
             f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."
         ) from error

@@ -84,7 +84,8 @@ class Config:
     pseudo_inputs: int = _setting(1000, "Pseudo-inputs of the VampPrior (K).", low=1)
     pseudo_init: str = _setting(
         "normal",
-        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²).",
+        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²). hidden_vamp always "
+        "starts from users.",
         ("normal", "users"),
     )
 
@@ -143,6 +144,8 @@ class Config:
         for message, holds in contradictions.items():
             if holds:
                 raise UserError(f"Contradictory flags: {message}.")
+        if not self.workdir:
+            raise UserError("--workdir is empty; give the folder that the run is to be written to.")
         if not 0 < self.fold_in_share < 1:
             raise UserError(f"--fold_in_share must lie between 0 and 1. Received: {self.fold_in_share}.")
         _ = self.ease_l2_values
@@ -152,6 +155,8 @@ class Config:
         choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
         if choices and value not in choices:
             raise UserError(f"--{field.name} must be one of {', '.join(filter(None, choices))}. Received: {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name} must be a finite number. Received: {value}.")
         if isinstance(value, int | float) and not low <= value <= high:
             bounds = f"at least {low}" + (f" and at most {high}" if high < math.inf else "")
             raise UserError(f"--{field.name} must be {bounds}. Received: {value}.")
@@ -162,7 +167,7 @@ class Config:
             values = tuple(float(text) for text in self.ease_l2.split(","))
         except ValueError:
             values = ()
-        if not values or min(values) <= 0:
+        if not values or not all(0 < value < math.inf for value in values):
             raise UserError(f"--ease_l2 takes positive numbers separated by commas. Received: {self.ease_l2!r}.")
         return values
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from vae_cf_tf import quiet
 from vae_cf_tf.commands import guarded
@@ -19,8 +19,6 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     values = flags.FLAGS
     if not values.workdir:
         raise UserError("--workdir is missing. Usage: python -m trainers.report --workdir=RUN")

@@ -10,7 +10,7 @@ looks at validation users alone.
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from trainers.main import config_from_flags, define_flags
 from vae_cf_tf.commands import guarded
@@ -34,8 +34,6 @@ def define_sweep_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}: settings are given as --name=value.")
     values = flags.FLAGS
     if not values.sweep_dir:
         raise UserError(
