@@ -47,7 +47,9 @@ def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_epoch: int 
 
     vector = tf.TensorSpec([None], tf.int32)
     flat = tf.data.Dataset.from_generator(generate, output_signature=(vector, vector))
-    return flat.map(_ragged).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing is to be tuned, and its thread can hold up the end of `fit` for seconds
+    return flat.map(_ragged).prefetch(2).with_options(options)
 
 
 def _ragged(items: tf.Tensor, splits: tf.Tensor) -> tf.RaggedTensor:
