@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.evaluation import Ranker
 
@@ -25,17 +23,11 @@ def table(values: dict[str, Any]) -> str:
 
 def examples(split: Split, rank: Ranker, users: int = 3, shown: int = 5) -> str:
     """Histories of a few test users and what they are recommended, held-out hits marked with a star."""
-    some = np.flatnonzero(np.diff(split.test.target.indptr))[:users]
-    best = rank(split.test.fold_in[some])
+    test = split.test.with_targets()
     lines = []
-    for user, row in zip(some, best, strict=True):
-        wanted = set(split.test.target[user].indices)
-        seen = [name_of(split, item) for item in split.test.fold_in[user].indices[:shown]]
-        found = [("*" if item in wanted else "") + name_of(split, item) for item in row[:shown]]
+    for user, row in enumerate(rank(test.fold_in[:users])):
+        wanted = set(test.target[user].indices)
+        seen = [split.name_of(item) for item in test.fold_in[user].indices[:shown]]
+        found = [("*" if item in wanted else "") + split.name_of(item) for item in row[:shown]]
         lines.append(f"  {' | '.join(seen)} | …\n    → {' | '.join(found)}")
     return "\nSome test users: history → recommendations (* = a held-out item)\n" + "\n".join(lines) + "\n"
-
-
-def name_of(split: Split, item: int) -> str:
-    """The item's title, or its id where there is none."""
-    return split.titles.get(split.item_ids[item], split.item_ids[item])

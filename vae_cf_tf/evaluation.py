@@ -15,10 +15,10 @@ Ranker = Callable[[sp.csr_matrix], np.ndarray]
 
 def evaluate(rank: Ranker, held_out: HeldOut, batch_size: int) -> dict[str, np.ndarray]:
     """Every metric of every held-out user with targets, float64 [users with targets] each."""
-    with_targets = np.flatnonzero(np.diff(held_out.target.indptr))
-    fold_in, target = held_out.fold_in[with_targets], held_out.target[with_targets]
-    hit = np.empty((len(with_targets), metrics.TOP), bool)
-    for start in range(0, len(with_targets), batch_size):
+    judged = held_out.with_targets()
+    fold_in, target = judged.fold_in, judged.target
+    hit = np.empty((target.shape[0], metrics.TOP), bool)
+    for start in range(0, len(hit), batch_size):
         place = slice(start, start + batch_size)
         hit[place] = metrics.hits(rank(fold_in[place]), target[place])
     return metrics.per_user(hit, np.diff(target.indptr))

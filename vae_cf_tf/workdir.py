@@ -31,8 +31,10 @@ class Workdir:
 
     def check(self, config: Config) -> None:
         """Raises where the folder holds a run of another configuration."""
-        if self.config_file.exists() and (names := self.config().differences(config)):
-            stored = self.config()
+        if not self.config_file.exists():
+            return
+        stored = self.config()
+        if names := stored.differences(config):
             changes = "; ".join(f"{n} is {getattr(stored, n)!r} there and {getattr(config, n)!r} here" for n in names)
             raise UserError(
                 f"The workdir {self.path} belongs to another configuration: {changes}. "

@@ -21,12 +21,6 @@ Rankings = dict[str, np.ndarray]
 """By part: int32 [users with targets, TOP], item indices, best first."""
 
 
-def judged(held_out: HeldOut) -> HeldOut:
-    """The users who have targets, in order: the rows of a ranking."""
-    some = np.flatnonzero(np.diff(held_out.target.indptr))
-    return HeldOut(held_out.fold_in[some], held_out.target[some])
-
-
 def per_user(ranked: np.ndarray, users: HeldOut) -> dict[str, np.ndarray]:
     """Each metric's value of each user, as the main job's evaluation has it."""
     return metrics.per_user(metrics.hits(ranked, users.target), np.diff(users.target.indptr))
@@ -67,7 +61,7 @@ def _fitted(name: str, train: sp.csr_matrix) -> baselines.Scores:
 def _ranked(rank: evaluation.Ranker, split: Split, batch_size: int) -> Rankings:
     found = {}
     for part in PARTS:
-        rows = judged(getattr(split, part)).fold_in
+        rows = getattr(split, part).with_targets().fold_in
         lists = [rank(rows[start : start + batch_size]) for start in range(0, rows.shape[0], batch_size)]
         found[part] = np.concatenate(lists).astype(np.int32)
     return found

@@ -48,7 +48,7 @@ class Run(NamedTuple):
         return max(others, key=lambda name: self.values[name]["validation"]["ndcg@100"].mean(), default=None)
 
     def title(self, item: int) -> str:
-        return self.split.titles.get(self.split.item_ids[item], self.split.item_ids[item])
+        return self.split.name_of(item)
 
 
 def load(workdir: Workdir, split: Split) -> Run:
@@ -74,7 +74,7 @@ def load(workdir: Workdir, split: Split) -> Run:
         raise UserError(f"A file of the run in {workdir.path} cannot be read ({error!r}). Restore a copy.") from error
     ranked = {OURS: rankings.of_model(workdir, model, split, config.eval_batch_size)}
     ranked |= rankings.of_baselines(workdir, names, split, config.eval_batch_size)
-    users = {part: rankings.judged(getattr(split, part)) for part in rankings.PARTS}
+    users = {part: getattr(split, part).with_targets() for part in rankings.PARTS}
     values = {
         name: {part: rankings.per_user(lists[part], users[part]) for part in rankings.PARTS}
         for name, lists in ranked.items()

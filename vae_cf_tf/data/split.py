@@ -31,6 +31,11 @@ class HeldOut:
     fold_in: sparse.csr_matrix  # [users, items], float32 ones
     target: sparse.csr_matrix  # likewise; empty rows for users without targets
 
+    def with_targets(self) -> "HeldOut":
+        """The users who have targets, in order: those whom metrics judge."""
+        some = np.flatnonzero(np.diff(self.target.indptr))
+        return HeldOut(self.fold_in[some], self.target[some])
+
 
 @dataclass(frozen=True)
 class SplitOptions:
@@ -54,6 +59,10 @@ class Split:
     test: HeldOut
     item_ids: list[str]  # the raw id of each column
     titles: dict[str, str]  # item id -> title, {} where unknown
+
+    def name_of(self, column: int) -> str:
+        """The item's title, or its id where there is none."""
+        return self.titles.get(self.item_ids[column], self.item_ids[column])
 
     def _matrices(self) -> Iterator[tuple[str, sparse.csr_matrix]]:
         yield "train", self.train
