@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from export import card, titles, warmup
 from export.recommender import Recommender
-from vae_cf_tf import checkpoints
+from vae_cf_tf import trained
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.models import Autoencoder, build
+from vae_cf_tf.models import Autoencoder
 from vae_cf_tf.workdir import Workdir
 
 _UNFINISHED = ".unfinished-"  # no number, so no version to a server that watches the folder
@@ -37,8 +37,7 @@ def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = 100
     if not workdir.best.exists():
         raise UserError(f"{workdir.path} has no finished epoch to export: {workdir.best.name} is missing. Train first.")
     split = workdir.split()
-    model = build(config, len(split.item_ids))
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    model = trained.load(workdir, split)
     facts = card.of_run(workdir, config, split.fingerprint())
     return export_model(model, split.item_ids, split.titles, facts, export_dir, top_k, weights)
 

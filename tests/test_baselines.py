@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vae_cf_tf import baselines
+from vae_cf_tf import baselines, gram
 from vae_cf_tf.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_a_lambda_too_small_for_the_precision_is_named(rng):
 
 def test_ease_in_float32_ranks_alike(train, monkeypatch):
     exact = baselines.ease(train, 20.0)(train[:7])
-    monkeypatch.setattr(baselines, "FLOAT64_ITEMS", 100)
+    monkeypatch.setattr(gram, "FLOAT64_ITEMS", 100)
     rough = baselines.ease(train, 20.0)(train[:7])
     assert rough.dtype == np.float32
     np.testing.assert_allclose(rough, exact, atol=2e-4)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from vae_cf_tf import histories as hist
-from vae_cf_tf.blocks import GatedBlock, GaussianHeads, Linear, Stack, TanhBlock, products_in
+from vae_cf_tf.blocks import DenseStack, GatedBlock, GaussianHeads, Linear, Stack, TanhBlock, products_in
 
 
 def sigmoid(x):
@@ -86,3 +86,24 @@ def test_a_stack_without_units_is_the_identity(x):
     stack = Stack(7, [], "tanh")
     assert stack.output_dim == 7
     np.testing.assert_array_equal(stack(x), x)
+
+
+def test_a_dense_stack_adds_all_earlier_blocks_and_normalises(x):
+    stack = DenseStack(x.shape[1], [7, 7, 7], "gated", "glorot")
+    stack.norms[1].gamma.assign(np.linspace(0.5, 2, 7))
+    stack.norms[2].beta.assign(np.linspace(-1, 1, 7))
+
+    def after(block, norm, h, skipped):
+        linear, gate = (
+            h @ part.kernel.numpy().astype(np.float64) + part.bias.numpy() for part in (block.linear, block.gate)
+        )
+        h = (linear + skipped) * sigmoid(gate)
+        h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 0.1)
+        return h * norm.gamma.numpy() + norm.beta.numpy()
+
+    h = total = after(stack.blocks[0], stack.norms[0], np.asarray(x, np.float64), 0)
+    for block, norm in zip(stack.blocks[1:], stack.norms[1:], strict=True):
+        h = after(block, norm, h, total)
+        total = total + h
+    np.testing.assert_allclose(stack(x), h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stack(stack.norms[0](stack.blocks[0](x)), skip=1), h, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.distributions import MixtureOfNormals, diagonal_normal
+from vae_cf_tf.distributions import MixtureOfNormals, anchored, diagonal_normal
 
 tfd = tfp.distributions
 
@@ -70,3 +70,20 @@ def test_analytic_kl_is_the_closed_form(rng):
     kl = tfd.kl_divergence(diagonal_normal(tf.constant(mean), tf.constant(log_variance)), diagonal_normal(zeros, zeros))
     expected = 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(1)  # Kingma & Welling 2014, appendix B
     np.testing.assert_allclose(kl, expected, rtol=1e-12)
+
+
+def test_the_anchored_prior_is_recvaes_composite_in_float64(rng):
+    z, base, own = rng.normal(size=(6, 5)) * 2, rng.normal(size=(2, 6, 5)), rng.normal(size=(2, 6, 5))
+
+    def log_normal(mean, log_variance):
+        return -0.5 * (np.log(2 * np.pi) + log_variance + (z - mean) ** 2 / np.exp(log_variance))
+
+    parts = [log_normal(0.0, 0.0), log_normal(*own), log_normal(0.0, 10.0)]  # RecVAE's code: weights 3/20, 3/4, 1/10
+    expected = np.log(sum(w * np.exp(p) for w, p in zip((0.15, 0.75, 0.1), parts, strict=True))).sum(1)
+    zeros = tf.zeros([6, 5], tf.float64)
+    found = anchored((zeros, zeros), tuple(map(tf.constant, own)), 0.75).log_prob(z)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    parts[0] = log_normal(*base)
+    expected = np.log(sum(w * np.exp(p) for w, p in zip((0.3, 0.5, 0.2), parts, strict=True))).sum(1)
+    found = anchored(tuple(map(tf.constant, base)), tuple(map(tf.constant, own)), 0.5).log_prob(z)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -23,6 +23,9 @@ CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
     "bernoulli": small_config(EVCF, likelihood="bernoulli"),
     "gaussian": small_config(BASELINE, likelihood="gaussian"),
     "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
+    "users' posteriors": small_config(EVCF, prior="user_vamp"),
+    "recvae": small_config(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
+    "own hierarchy": small_config(EVCF, prior_own=0.75, encoder_passes=1, beta_scale="item"),
     "bfloat16": small_config(EVCF, dtype_policy="mixed_bfloat16"),
     "sparse first layer": small_config(EVCF, layers=1, first_layer="sparse"),
 }
@@ -37,7 +40,7 @@ def trained(request):
     brisk = {"optimizer": "adam", "learning_rate": 0.01, "beta_cap": 0.05, "beta_warmup": 0}
     model = build(Config(**(vars(config) | brisk)), train.shape[1], train)
     start = {name: v.numpy().copy() for name, v in checkpoints.model_variables(model).items()}
-    model.compile_for(steps_per_epoch=4)
+    model.compile_for(4)
     model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=100, verbose=0)
     return model, train, withheld, start
 
@@ -56,7 +59,7 @@ def test_shapes_and_finite_answers_an_empty_history_too(trained):
     assert model(histories).shape == (3, train.shape[1])
     assert model.embed(histories).shape == (3, 8 * latents)
     assert np.isfinite(model(histories)).all()
-    terms = model.terms(histories, SEED)
+    terms = model.terms(histories, SEED, 0.5)
     assert terms.log_likelihood.shape == terms.kl.shape == (3,)
     assert np.isfinite(terms).all()
 
@@ -66,6 +69,61 @@ def test_every_weight_learns(trained):
     for name, variable in checkpoints.model_variables(model).items():
         assert np.isfinite(variable.numpy()).all(), name
         assert np.any(variable.numpy() != start[name]), f"{name} never changed"
+
+
+def fitted_for(steps, **settings):
+    """A small H+Vamp on the checkerboard after so many steps, four to a pass."""
+    train, _ = checkerboard()
+    model = build(small_config(EVCF, **settings), 20, train).compile_for(4)
+    if steps:
+        model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=steps, verbose=0)
+    return model, train
+
+
+def test_turns_go_to_the_encoder_and_then_to_the_decoder():
+    weights = {steps: weights_of(fitted_for(steps, encoder_passes=2)[0]) for steps in (0, 8, 12, 13)}
+
+    def changed(a, b):
+        return {name for name, value in weights[a].items() if name != "beta" and np.any(value != weights[b][name])}
+
+    decoder = {name for name in weights[0] if name.startswith("decoder/")}
+    assert changed(0, 8) == set(weights[0]) - decoder - {"beta"}
+    assert changed(8, 12) == decoder
+    assert changed(12, 13) == changed(0, 8)
+
+
+def test_the_decoders_turn_has_no_dropout():
+    """With dropout of everything the decoder would see the same z for all users and learn no difference between them."""
+    model, train = fitted_for(48, encoder_passes=1, input_dropout=0.99, optimizer="adam", learning_rate=0.01)
+    terms, dropped = (model.terms(batches.ragged(train), SEED, rate).log_likelihood for rate in (0.0, 0.99))
+    assert np.mean(terms) > np.mean(dropped) + 1
+
+
+@pytest.mark.parametrize("lower_encoder", ["items", "hidden"])
+def test_the_own_posterior_is_that_of_an_epoch_ago(lower_encoder):
+    settings = {"prior_own": 0.75, "encoder_passes": 1, "lower_encoder": lower_encoder, "prior": "user_vamp"}
+    before, after = (weights_of(fitted_for(steps, **settings)[0]) for steps in (8, 9))
+    present = {name for name in before if name.startswith(("encoder/", "lower_encoder/"))}
+    for name in present:
+        np.testing.assert_array_equal(after[f"own_{name}"], before[name].astype(np.float32))
+        assert np.any(before[f"own_{name}"] != before[name])
+    model, train = fitted_for(9, **settings)
+    users = batches.ragged(models.random_users(train, 6, seed=0))
+    for name, variable in checkpoints.model_variables(model.encoder).items():
+        variable.assign(before[f"encoder/{name}"])
+    mean, log_variance = model.encoder(model.first_input(users))
+    np.testing.assert_allclose(model.prior.means, mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.prior.log_variances, log_variance, rtol=1e-4, atol=1e-5)
+
+
+def test_beta_can_count_for_each_item_of_a_history():
+    train, _ = checkerboard()
+    losses = []
+    for scale in ("user", "item"):
+        model, _ = fitted_for(0, beta_scale=scale, beta_warmup=0, beta_cap=0.5, input_dropout=0.0)
+        logs = model.fit(batches.shuffled(train, 40, seed=0), steps_per_epoch=1, verbose=0).history
+        losses.append((logs["loss"][0] - logs["nll"][0]) / logs["kl"][0])
+    assert losses == pytest.approx([0.5, 0.5 * 9], rel=1e-4)  # all users have nine items
 
 
 def test_saved_and_loaded_it_gives_the_same_scores(trained, tmp_path):
@@ -275,7 +333,7 @@ def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoc
 
     def epoch(seed, first):
         stream = iter(batches.shuffled(train, 10, seed, first))
-        rows = [hist.multi_hot(next(stream), 20).numpy() for _ in range(batches.steps_per_epoch(train, 10))]
+        rows = [hist.multi_hot(next(stream), 20).numpy() for _ in range(batches.steps_per_pass(train, 10))]
         assert [len(r) for r in rows] == [10, 10, 3]
         return np.concatenate(rows)
 

@@ -38,3 +38,15 @@ def test_updates_are_the_published_ones(name, rng):
         variables[1], published(gradients[:, 0], start[0], 0.01, normalize), rtol=2e-5, atol=1e-6
     )
     assert int(optimizer.iterations.numpy()) == 6
+
+
+def test_variables_that_take_turns_count_their_own_updates(rng):
+    start, gradients = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(6, 3, 4))
+    variables = [keras.Variable(start), keras.Variable(start)]
+    optimizer = OPTIMIZERS["adam"](0.01)
+    optimizer.build(variables)
+    for turn, g in zip([0, 0, 0, 1, 0, 1], gradients, strict=True):
+        optimizer.apply([tf.constant(g, tf.float32)], [variables[turn]])
+    for turn, variable in zip([[0, 1, 2, 4], [3, 5]], variables, strict=True):
+        np.testing.assert_allclose(variable, published(gradients[turn], start, 0.01, False), rtol=2e-5, atol=1e-6)
+    assert int(optimizer.iterations.numpy()) == 6

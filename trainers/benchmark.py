@@ -71,7 +71,7 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
     from vae_cf_tf import batches, machine
     from vae_cf_tf.models import build
 
-    model = build(config, train.shape[1], train).compile_for(batches.steps_per_epoch(train, config.batch_size))
+    model = build(config, train.shape[1], train).compile_for(batches.steps_per_pass(train, config.batch_size))
     stream = iter(batches.shuffled(train, config.batch_size, config.seed))
     model.make_train_function()
     step_ms = _median_ms(lambda: float(model.train_function(stream)["loss"]), steps)
@@ -109,7 +109,7 @@ def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps
     @tf.function
     def forward():
         with products_in(dtype):
-            return tf.add_n([tf.reduce_sum(t) for t in model.terms(batch, seed)])
+            return tf.add_n([tf.reduce_sum(t) for t in model.terms(batch, seed, rate)])
 
     @tf.function
     def backward():

@@ -13,14 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 import scipy.sparse as sp
+import tensorflow as tf
 
 from export.savedmodel import export_run, newest_version
 from trainers import summary
 from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
-from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics
+from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics, trained
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.item_path import ItemPath, choose_weight
 from vae_cf_tf.models import Autoencoder, build
 from vae_cf_tf.workdir import Workdir
 
@@ -44,15 +47,16 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     compared = _baselines(config, workdir, split, say)
     model = build(config, len(split.item_ids), split.train)
     keep = _fit(model, split, config, workdir, say)
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
-    rank = evaluation.model_ranker(model)
+    if config.item_path != "none":
+        _item_path(model, split, config, workdir, say)
+    rank = evaluation.model_ranker(trained.load(workdir, split))
     per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
     seconds = float(np.median([row["seconds"] for row in keep.rows]))
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
         "best_epoch": keep.best_epoch,
         "epochs": keep.epochs_done,
         "seconds_per_epoch": seconds,
-        "users_per_second": split.train.shape[0] / seconds,
+        "users_per_second": split.train.shape[0] * config.passes / seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "baselines": compared,
         "data_fingerprint": split.fingerprint(),
@@ -110,10 +114,33 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
     return found
 
 
+def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> None:
+    """Makes the linear path beside the best epoch, unless the workdir has the one that belongs to it."""
+    best_epoch = checkpoints.read_meta(workdir.best)["epoch"]
+    path = ItemPath(len(split.item_ids), config.item_path_mb, name="item_path")
+    variables = checkpoints.model_variables(path)
+    with contextlib.suppress(UserError):  # missing or damaged: it is made again
+        if checkpoints.load(workdir.item_path, variables)["epoch"] == best_epoch:
+            return
+    say("Item path …")
+    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    path.fit(split.train, config.item_path_l2, config.item_path_max_items)
+    path.weight.assign(1.0)
+
+    def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return model.deep_log_probs(histories), path(histories)
+
+    weight, tried = choose_weight(parts, split.validation, config.eval_batch_size)
+    path.weight.assign(weight)
+    say(f"Item path: weight {weight:.3g}; validation NDCG@100 {tried[0.0]:.4f} without it, {tried[weight]:.4f} with it.")
+    checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": list(tried.items())})
+
+
 def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> Keep:
     """Trains the model from where the workdir's checkpoint stands."""
-    steps = batches.steps_per_epoch(split.train, config.batch_size)
-    model.compile_for(steps)
+    steps_per_pass = batches.steps_per_pass(split.train, config.batch_size)
+    model.compile_for(steps_per_pass)
+    steps = steps_per_pass * config.passes
     warmup_epochs = config.beta_warmup if config.beta_unit == "epoch" else config.beta_warmup / steps
     validate = Validate(split, config.eval_batch_size)
     keep = Keep(workdir, validate, config.patience, warmup_epochs, config.checkpoint_seconds)
@@ -124,7 +151,7 @@ def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say
     if keep.epochs_done:
         say(f"Resuming after epoch {keep.epochs_done}.")
     model.fit(
-        batches.shuffled(split.train, config.batch_size, config.seed, keep.epochs_done),
+        batches.shuffled(split.train, config.batch_size, config.seed, keep.epochs_done * config.passes),
         epochs=config.epochs,
         initial_epoch=keep.epochs_done,
         steps_per_epoch=steps,

@@ -21,29 +21,29 @@ def in_order(matrix: sp.csr_matrix, batch_size: int) -> Iterator[tuple[slice, tf
         yield place, ragged(matrix[place])
 
 
-def steps_per_epoch(matrix: sp.csr_matrix, batch_size: int) -> int:
-    """Batches of an epoch; the last one may be smaller."""
+def steps_per_pass(matrix: sp.csr_matrix, batch_size: int) -> int:
+    """Batches of a pass; the last one may be smaller."""
     return -(-matrix.shape[0] // batch_size)
 
 
-def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-    """An endless stream of histories for training: each epoch its own permutation, a function of (seed, epoch) alone.
+def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_pass: int = 0) -> tf.data.Dataset:
+    """An endless stream of histories for training: each pass its own permutation, a function of (seed, pass) alone.
 
     Args:
       train: [users, items].
-      batch_size: users in a batch; an epoch's last batch holds the rest.
+      batch_size: users in a batch; a pass's last batch holds the rest.
       seed: seed of the permutations.
-      first_epoch: the epoch (from 0) that the stream starts with.
+      first_pass: the pass (from 0) that the stream starts with.
     """
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        epoch = first_epoch
+        number = first_pass
         while True:
-            order = np.random.default_rng([seed, epoch]).permutation(train.shape[0])
+            order = np.random.default_rng([seed, number]).permutation(train.shape[0])
             for start in range(0, len(order), batch_size):
                 rows = train[order[start : start + batch_size]]
                 yield rows.indices, rows.indptr
-            epoch += 1
+            number += 1
 
     vector = tf.TensorSpec([None], tf.int32)
     flat = tf.data.Dataset.from_generator(generate, output_signature=(vector, vector))

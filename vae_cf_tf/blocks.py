@@ -94,21 +94,26 @@ class Linear(keras.layers.Layer):
 
 
 class TanhBlock(keras.layers.Layer):
-    """tanh(xW + b): the hidden layer of Liang et al. 2018. Arguments as `Linear`."""
+    """tanh(xW + b + skipped): the hidden layer of Liang et al. 2018. Arguments as `Linear`.
+
+    Call arguments:
+      x: as `Linear`.
+      skipped: float [batch, units], what earlier blocks send past those between; 0 where there is no such thing.
+    """
 
     def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
         super().__init__(**kwargs)
         self.linear = Linear(input_dim, units, initializer, name="linear")
 
-    def call(self, x: Any) -> tf.Tensor:
-        return tf.tanh(self.linear(x))
+    def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
+        return tf.tanh(self.linear(x) + skipped)
 
 
 class GatedBlock(keras.layers.Layer):
-    """(xW + b)·σ(xV + c), with no other activation: the gated linear unit of Kim & Suh 2019.
+    """(xW + b + skipped)·σ(xV + c), with no other activation: the gated linear unit of Kim & Suh 2019.
 
     Differs from `TanhBlock` in that the unit's size is unbounded and a second product decides how much passes.
-    Arguments as `Linear`.
+    Arguments as `TanhBlock`.
     """
 
     def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
@@ -116,8 +121,8 @@ class GatedBlock(keras.layers.Layer):
         self.linear = Linear(input_dim, units, initializer, name="linear")
         self.gate = Linear(input_dim, units, initializer, name="gate")
 
-    def call(self, x: Any) -> tf.Tensor:
-        return self.linear(x) * tf.sigmoid(self.gate(x))
+    def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
+        return (self.linear(x) + skipped) * tf.sigmoid(self.gate(x))
 
 
 BLOCKS = {"tanh": TanhBlock, "gated": GatedBlock}
@@ -139,6 +144,30 @@ class Stack(keras.layers.Layer):
         for block in self.blocks[skip:]:
             x = block(x)
         return x
+
+
+class DenseStack(Stack):
+    """Blocks in a row, each of which also receives the sum of all earlier blocks' outputs, and LayerNorm after each
+    (RecVAE's encoder, Shenbin et al. 2020).
+
+    Differs from `Stack` in these two; all units are equal. The ε of the norm, .1, is that of RecVAE's code.
+    """
+
+    def __init__(self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", **kwargs):
+        super().__init__(input_dim, units, block, initializer, **kwargs)
+        self.norms = [keras.layers.LayerNormalization(epsilon=0.1, name=f"norm_{i}") for i in range(len(units))]
+        for norm, width in zip(self.norms, units, strict=True):
+            norm.build((None, width))
+
+    def call(self, x: Any, skip: int = 0) -> tf.Tensor:
+        total = x if skip else 0.0
+        for block, norm in zip(self.blocks[skip:], self.norms[skip:], strict=True):
+            x = norm(block(x, skipped=total))
+            total += x
+        return x
+
+
+STACKS = {"none": Stack, "dense": DenseStack}
 
 
 class GaussianHeads(keras.layers.Layer):

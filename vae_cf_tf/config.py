@@ -57,11 +57,32 @@ class Config:
     prior: str = _setting(
         "vamp",
         "Prior of the (upper) latent variable: N(0, I); a mixture of posteriors at learned pseudo-inputs; the same at "
-        "points learned behind the encoder's first block, whose cost does not depend on the catalogue.",
-        ("standard", "vamp", "hidden_vamp"),
+        "points learned behind the encoder's first block, whose cost does not depend on the catalogue; a mixture of the "
+        "posteriors of training users, encoded anew every pass.",
+        ("standard", "vamp", "hidden_vamp", "user_vamp"),
+    )
+    prior_own: float = _setting(
+        0.0,
+        "Weight, in the prior of the lowest latent variable, of the user's own posterior as the encoder had it an epoch ago "
+        "(RecVAE's composite prior: 0.75).",
+        low=0,
+        high=0.99,
     )
     block: str = _setting("gated", "Hidden block: tanh(Wx+b), or the gated linear unit.", ("tanh", "gated"))
-    layers: int = _setting(2, "Hidden blocks of the encoder, and of the decoder (L in the paper).", low=1)
+    layers: int = _setting(2, "Hidden blocks of the encoder (L in the paper), and of the decoder.", low=1)
+    encoder_skips: str = _setting(
+        "none",
+        "dense: each hidden block of the encoder also receives the sum of all earlier ones, and LayerNorm follows it "
+        "(RecVAE).",
+        ("none", "dense"),
+    )
+    lower_encoder: str = _setting(
+        "items",
+        "What the lower posterior q(z1|x, z2) reads beside z2: the items, through weights of its own (Kim & Suh), or "
+        "the last hidden block of q(z2|x), which halves the cost.",
+        ("items", "hidden"),
+    )
+    decoder_layers: int = _setting(-1, "Hidden blocks of the decoder; -1: as many as --layers; 0: it is linear.", low=-1)
     hidden_dim: int = _setting(600, "Units of a hidden block.", low=1)
     latent_dim: int = _setting(200, "Dimensions of each latent variable.", low=1)
     likelihood: str = _setting("multinomial", "Likelihood of a user's items.", ("multinomial", "bernoulli", "gaussian"))
@@ -84,9 +105,22 @@ class Config:
     pseudo_inputs: int = _setting(1000, "Pseudo-inputs of the VampPrior (K).", low=1)
     pseudo_init: str = _setting(
         "normal",
-        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²). hidden_vamp always "
-        "starts from users.",
+        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²). The other "
+        "forms of vamp always start from users.",
         ("normal", "users"),
+    )
+    item_path: str = _setting(
+        "none",
+        "linear: beside the trained decoder a linear path from items to items, EASE of normalised users and items in "
+        "closed form; its weight is chosen on validation users.",
+        ("none", "linear"),
+    )
+    item_path_l2: float = _setting(4.0, "λ of the item path, in units of a mean item's squared norm.", low=1e-6)
+    item_path_mb: int = _setting(
+        128, "Megabytes that the item path may take; of a larger matrix the largest coefficients are kept.", low=1
+    )
+    item_path_max_items: int = _setting(
+        25_000, "Items, those of most users, that the item path is made of: it takes a dense matrix of them.", low=1
     )
 
     # Training
@@ -104,10 +138,21 @@ class Config:
     learning_rate: float = _setting(5e-4, "Step size of the optimiser.", low=0)
     weight_decay: float = _setting(0.0, "λ of λ·Σ‖W‖², added to the loss over all kernels (Multi-DAE).", low=0)
     batch_size: int = _setting(200, "Users in a training step.", low=1)
-    epochs: int = _setting(400, "Passes over the training users, at most.", low=1, identity=False)
+    epochs: int = _setting(400, "Epochs, at most; each is a pass over the training users, or --encoder_passes + 1.", low=1, identity=False)
     patience: int = _setting(50, "Stop after more than this many epochs without a better validation NDCG@100.", low=0)
+    encoder_passes: int = _setting(
+        0,
+        "0: all weights learn in every step; n: in turns, n passes over the users for encoder and prior, then one for "
+        "the decoder, without dropout at the input, all in one epoch (RecVAE: 3).",
+        low=0,
+    )
     beta_cap: float = _setting(0.3, "Largest weight of the KL term.", low=0)
     beta_warmup: float = _setting(100.0, "Length of the linear warm-up of that weight; 0: none.", low=0)
+    beta_scale: str = _setting(
+        "user",
+        "What β multiplies: user: each user's KL term alike; item: once for each item of the user's history, as RecVAE.",
+        ("user", "item"),
+    )
     beta_unit: str = _setting("epoch", "What beta_warmup counts.", ("epoch", "step"))
     kl: str = _setting(
         "sample", "KL term: from the one sample of z, or in closed form (flat, standard prior).", ("sample", "analytic")
@@ -118,7 +163,7 @@ class Config:
     eval_batch_size: int = _setting(500, "Users in an evaluation step.", low=1, identity=False)
     ease_l2: str = _setting("200,700,2000", "λ of the EASE baseline; of several, the best on validation is reported.")
     ease_max_items: int = _setting(
-        22_000, "Largest catalogue that EASE, a dense items × items matrix, is run on.", low=0
+        25_000, "Largest catalogue that EASE, a dense items × items matrix, is run on.", low=0
     )
 
     # Run
@@ -136,6 +181,13 @@ class Config:
             ),
             "--kl=analytic is known for --latent=flat with --prior=standard only; use --kl=sample": (
                 self.kl == "analytic" and (self.latent != "flat" or self.prior != "standard")
+            ),
+            "--prior_own in a flat model is RecVAE's composite of the standard prior; use --prior=standard": (
+                self.latent == "flat" and self.prior != "standard" and self.prior_own > 0
+            ),
+            "--kl=analytic knows no --prior_own; use --kl=sample": self.kl == "analytic" and self.prior_own > 0,
+            "--encoder_passes and --prior_own need a latent variable, and --latent=none has none": (
+                self.latent == "none" and (self.encoder_passes > 0 or self.prior_own > 0)
             ),
             "--confidence must be above --confidence_zero, or every item counts as consumed": (
                 self.likelihood == "gaussian" and self.confidence <= self.confidence_zero
@@ -170,6 +222,11 @@ class Config:
         if not values or not all(0 < value < math.inf for value in values):
             raise UserError(f"--ease_l2 takes positive numbers separated by commas. Received: {self.ease_l2!r}.")
         return values
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training users in an epoch."""
+        return self.encoder_passes + 1
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

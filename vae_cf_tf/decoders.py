@@ -38,7 +38,8 @@ class JointDecoder(keras.layers.Layer):
     """p(x|z1, z2): the decoder of the hierarchy (Kim & Suh 2019).
 
     Differs from `Decoder` in that it reads two latent variables: for L ≥ 2 through a block each, joined before the
-    remaining L − 1 blocks; for L = 1 side by side, in one block. Arguments as `Decoder`.
+    remaining L − 1 blocks; for L = 1 side by side, in one block; for L = 0 side by side, in the output layer. Arguments
+    as `Decoder`.
     """
 
     def __init__(
@@ -48,10 +49,9 @@ class JointDecoder(keras.layers.Layer):
         first = [hidden_dim] if layers > 1 else []
         self.from_z1 = Stack(latent_dim, first, block, initializer, name="from_z1")
         self.from_z2 = Stack(latent_dim, first, block, initializer, name="from_z2")
-        self.joint = Stack(
-            2 * self.from_z1.output_dim, [hidden_dim] * max(layers - 1, 1), block, initializer, name="joint"
-        )
-        self.output_layer = Linear(hidden_dim, num_items, initializer, name="output")
+        joined = [hidden_dim] * (layers - 1 if layers > 1 else layers)
+        self.joint = Stack(2 * self.from_z1.output_dim, joined, block, initializer, name="joint")
+        self.output_layer = Linear(self.joint.output_dim, num_items, initializer, name="output")
 
     def call(self, z1: tf.Tensor, z2: tf.Tensor) -> tf.Tensor:
         return self.output_layer(self.joint((self.from_z1(z1), self.from_z2(z2))))

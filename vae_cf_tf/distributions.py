@@ -1,4 +1,4 @@
-"""The Gaussians of this family as TFP distributions: a user's posterior, and a mixture of posteriors."""
+"""The Gaussians of this family as TFP distributions: a user's posterior, and mixtures."""
 
 import math
 
@@ -11,6 +11,23 @@ tfd = tfp.distributions
 def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distribution:
     """N(mean, diag(exp(log_variance))) over the last axis, [batch, latent]."""
     return tfd.MultivariateNormalDiag(mean, tf.exp(0.5 * log_variance))
+
+
+def anchored(
+    base: tuple[tf.Tensor, tf.Tensor], own: tuple[tf.Tensor, tf.Tensor], own_share: float
+) -> tfd.Distribution:
+    """RecVAE's composite prior (Shenbin et al. 2020, equation 9), each dimension a mixture of its own: N(base),
+    N(own) with weight `own_share`, and the wide N(0, e¹⁰), which has two fifths of what is left as in RecVAE's code.
+
+    Args:
+      base, own: mean and log-variance, float [batch, latent] each; RecVAE's base is N(0, I).
+    """
+    rest = 1 - own_share
+    zeros = tf.zeros_like(base[0])
+    means = tf.stack([base[0], own[0], zeros], axis=-1)  # [batch, latent, 3]
+    log_variances = tf.stack([base[1], own[1], zeros + 10.0], axis=-1)
+    weights = tfd.Categorical(probs=tf.constant([0.6 * rest, own_share, 0.4 * rest], zeros.dtype))
+    return tfd.Independent(tfd.MixtureSameFamily(weights, tfd.Normal(means, tf.exp(0.5 * log_variances))), 1)
 
 
 class MixtureOfNormals(tfd.Distribution):

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.blocks import GaussianHeads, Stack
+from vae_cf_tf.blocks import STACKS, GaussianHeads
 from vae_cf_tf.distributions import diagonal_normal
 from vae_cf_tf.histories import Bags
 
@@ -19,6 +19,7 @@ class Encoder(keras.layers.Layer):
       layers: L ≥ 1.
       block: "tanh" or "gated".
       initializer: "he" or "glorot".
+      skips: "none", or "dense" for dense skips and LayerNorm.
 
     Call arguments:
       x: `Bags` or float [batch, num_items], normalised and dropped out already.
@@ -28,10 +29,18 @@ class Encoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+        self,
+        num_items: int,
+        hidden_dim: int,
+        latent_dim: int,
+        layers: int,
+        block: str,
+        initializer: str,
+        skips: str = "none",
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden = Stack(num_items, [hidden_dim] * layers, block, initializer, name="hidden")
+        self.hidden = STACKS[skips](num_items, [hidden_dim] * layers, block, initializer, name="hidden")
         self.heads = GaussianHeads(hidden_dim, latent_dim, initializer, name="heads")
 
     def call(self, x: tf.Tensor | Bags) -> tuple[tf.Tensor, tf.Tensor]:
@@ -54,16 +63,24 @@ class ConditionalEncoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+        self,
+        num_items: int,
+        hidden_dim: int,
+        latent_dim: int,
+        layers: int,
+        block: str,
+        initializer: str,
+        skips: str = "none",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if layers == 1:
             self.from_x = self.from_z2 = None
-            self.joint = Stack(num_items + latent_dim, [hidden_dim], block, initializer, name="joint")
+            self.joint = STACKS[skips](num_items + latent_dim, [hidden_dim], block, initializer, name="joint")
         else:
-            self.from_x = Stack(num_items, [hidden_dim], block, initializer, name="from_x")
-            self.from_z2 = Stack(latent_dim, [hidden_dim], block, initializer, name="from_z2")
-            self.joint = Stack(2 * hidden_dim, [hidden_dim] * (layers - 1), block, initializer, name="joint")
+            self.from_x = STACKS[skips](num_items, [hidden_dim], block, initializer, name="from_x")
+            self.from_z2 = STACKS[skips](latent_dim, [hidden_dim], block, initializer, name="from_z2")
+            self.joint = STACKS[skips](2 * hidden_dim, [hidden_dim] * (layers - 1), block, initializer, name="joint")
         self.heads = GaussianHeads(hidden_dim, latent_dim, initializer, name="heads")
 
     def call(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,10 +99,18 @@ class Code(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+        self,
+        num_items: int,
+        hidden_dim: int,
+        latent_dim: int,
+        layers: int,
+        block: str,
+        initializer: str,
+        skips: str = "none",
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden = Stack(num_items, [hidden_dim] * (layers - 1) + [latent_dim], block, initializer, name="hidden")
+        self.hidden = STACKS[skips](num_items, [hidden_dim] * (layers - 1) + [latent_dim], block, initializer, name="hidden")
 
     def call(self, x: tf.Tensor | Bags) -> tf.Tensor:
         return self.hidden(x)

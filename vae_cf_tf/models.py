@@ -17,10 +17,12 @@ from vae_cf_tf.batches import ragged
 from vae_cf_tf.blocks import Linear, products_in
 from vae_cf_tf.config import Config
 from vae_cf_tf.decoders import ConditionalPrior, Decoder, JointDecoder
+from vae_cf_tf.distributions import anchored, diagonal_normal
 from vae_cf_tf.encoders import Code, ConditionalEncoder, Encoder
+from vae_cf_tf.item_path import ItemPath
 from vae_cf_tf.likelihoods import LIKELIHOODS, Gaussian
 from vae_cf_tf.optimizers import OPTIMIZERS
-from vae_cf_tf.priors import HiddenVampPrior, StandardNormal, VampPrior
+from vae_cf_tf.priors import HiddenVampPrior, StandardNormal, UserVampPrior, VampPrior
 from vae_cf_tf.schedules import KLAnnealing
 
 tfd = tfp.distributions
@@ -45,6 +47,8 @@ class Autoencoder(keras.Model):
 
     A subclass has `terms` and `latent`, and `decode` from what `latent` returns.
 
+    Training is with respect to all weights at once or, with encoder_passes, in turns (RecVAE, Shenbin et al. 2020).
+
     Args:
       config: settings of the model.
       num_items: size of the catalogue.
@@ -62,14 +66,17 @@ class Autoencoder(keras.Model):
             "initializer": config.initializer,
         }
         self.annealing: KLAnnealing | None = None
+        self.steps_per_pass = 0
+        self.decoder_layers = config.layers if config.decoder_layers < 0 else config.decoder_layers
         self.beta = self.add_weight(shape=(), initializer="zeros", trainable=False, name="beta")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl")}
+        self.item_path: ItemPath | None = None  # made when all else is trained
         self.built = True
 
     # The model
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> Terms:
-        """The ELBO's parts: one sample of z and dropout drawn from `seed`; with None, z at its mean and no dropout."""
+    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
+        """The ELBO's parts: one sample of z and input dropout at `rate` drawn from `seed`; with None, z at its mean."""
         raise NotImplementedError
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
@@ -87,15 +94,22 @@ class Autoencoder(keras.Model):
 
     def call(self, histories: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
         """Item log-probabilities at the posterior mean, float [batch, num_items]; seen items are not masked."""
+        scores = self.deep_log_probs(histories)
+        return scores if self.item_path is None else tf.nn.log_softmax(scores + self.item_path(histories))
+
+    def deep_log_probs(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        """What `call` returns where there is no item path."""
         return self.likelihood(self.decode(*self.latent(histories))).item_log_probs()
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """Posterior mean of all latent variables side by side, float [batch, latent]."""
         return tf.concat(self.latent(histories), axis=-1)
 
-    def first_input(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> tf.Tensor | hist.Bags:
-        """x/‖x‖₂ with dropout if there is a seed, in the form that the first layer multiplies fastest."""
-        bags = hist.unit_norm(histories, self.config.input_dropout if seed is not None else 0.0, seed)
+    def first_input(
+        self, histories: tf.RaggedTensor, rate: float = 0.0, seed: tf.Tensor | None = None
+    ) -> tf.Tensor | hist.Bags:
+        """x/‖x‖₂ with dropout at `rate`, in the form that the first layer multiplies fastest."""
+        bags = hist.unit_norm(histories, rate, seed)
         return bags if self.sparse_input else hist.dense_rows(bags, self.num_items)
 
     def log_likelihood(self, histories: tf.RaggedTensor, f: tf.Tensor) -> tf.Tensor:
@@ -103,9 +117,14 @@ class Autoencoder(keras.Model):
 
     # Training
 
-    def compile_for(self, steps_per_epoch: int) -> "Autoencoder":
-        """Compiles with the configuration's optimiser and KL annealing; returns itself."""
+    def compile_for(self, steps_per_pass: int) -> "Autoencoder":
+        """Compiles with the configuration's optimiser and KL annealing; returns itself.
+
+        Args:
+          steps_per_pass: batches of a pass over the users, of which an epoch has `config.passes`.
+        """
         c = self.config
+        self.steps_per_pass, steps_per_epoch = steps_per_pass, steps_per_pass * c.passes
         self.annealing = KLAnnealing(c.beta_cap, c.beta_warmup, c.beta_unit, steps_per_epoch)
         self.compile(optimizer=OPTIMIZERS[c.optimizer](c.learning_rate))
         self.optimizer.build(self.trainable_variables)
@@ -118,18 +137,48 @@ class Autoencoder(keras.Model):
         no other random state.
         """
         step = tf.convert_to_tensor(self.optimizer.iterations)
-        seed = tf.stack([tf.constant(self.config.seed, tf.int32), tf.cast(step, tf.int32)])
+        within = step % (self.steps_per_pass * self.config.passes)
+        tf.cond(within == 0, self._refreshed, lambda: False)
         beta = self.annealing(step)
-        with tf.GradientTape() as tape, products_in(PRODUCT_DTYPES[self.config.dtype_policy]):
-            terms = self.terms(histories, seed)
-            nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
-            loss = nll + beta * kl + self._decay()
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        variables, rate = self.trainable_variables, self.config.input_dropout
+        if not self.config.encoder_passes:
+            loss, nll, kl = self._learn(histories, step, beta, variables, rate)
+        else:
+            of_decoder = {id(v) for v in self.decoder.trainable_variables}
+            others = [v for v in variables if id(v) not in of_decoder]
+            loss, nll, kl = tf.cond(
+                within < self.steps_per_pass * self.config.encoder_passes,
+                lambda: self._learn(histories, step, beta, others, rate),
+                lambda: self._learn(histories, step, beta, self.decoder.trainable_variables, 0.0),
+            )
         self.beta.assign(beta)
         for name, value in {"loss": loss, "nll": nll, "kl": kl}.items():
             self.trackers[name].update_state(value)
         return {name: tracker.result() for name, tracker in self.trackers.items()} | {"beta": beta}
+
+    def _learn(
+        self, histories: tf.RaggedTensor, step: tf.Tensor, beta: tf.Tensor, variables: list[keras.Variable], rate: float
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Updates `variables`; returns the loss, −log p(x|z) and the KL term, means over the batch."""
+        seed = tf.stack([tf.constant(self.config.seed, tf.int32), tf.cast(step, tf.int32)])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in variables])
+            with products_in(PRODUCT_DTYPES[self.config.dtype_policy]):
+                terms = self.terms(histories, seed, rate)
+            nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
+            weighted = terms.kl
+            if self.config.beta_scale == "item":
+                weighted *= tf.cast(histories.row_lengths(), tf.float32)
+            loss = nll + beta * tf.reduce_mean(weighted) + self._decay()
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss, nll, kl
+
+    def _refreshed(self) -> bool:
+        self.refresh()
+        return True
+
+    def refresh(self) -> None:
+        """What is done before the first step of each epoch."""
 
     def test_step(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """−log p(x|z) and KL at the posterior mean, and their sum (β = 1), as Kim & Suh's code logs them."""
@@ -152,20 +201,22 @@ class DAE(Autoencoder):
 
     def __init__(self, config: Config, num_items: int, density: float = 1.0, **kwargs: Any):
         super().__init__(config, num_items, density, **kwargs)
-        self.encoder = Code(num_items, layers=config.layers, **self.widths, name="encoder")
-        self.decoder = Decoder(num_items, layers=config.layers - 1, **self.widths, name="decoder")
+        self.encoder = Code(num_items, layers=config.layers, skips=config.encoder_skips, **self.widths, name="encoder")
+        layers = config.layers - 1 if config.decoder_layers < 0 else config.decoder_layers
+        self.decoder = Decoder(num_items, layers=layers, **self.widths, name="decoder")
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories)),)
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> Terms:
-        log_likelihood = self.log_likelihood(histories, self.decode(self.encoder(self.first_input(histories, seed))))
+    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
+        code = self.encoder(self.first_input(histories, rate, seed))
+        log_likelihood = self.log_likelihood(histories, self.decode(code))
         return Terms(log_likelihood, tf.zeros_like(log_likelihood))
 
 
 class VAE(Autoencoder):
     """One latent variable: Mult-VAE with the standard normal prior (Liang et al. 2018), Vamp with the VampPrior
-    (Kim & Suh 2019).
+    (Kim & Suh 2019); with prior_own over the standard prior, RecVAE's composite (Shenbin et al. 2020).
 
     Differs from `DAE` in that the code is a Gaussian whose divergence from the prior is paid for.
 
@@ -177,59 +228,101 @@ class VAE(Autoencoder):
         self, config: Config, num_items: int, density: float = 1.0, users: sp.csr_matrix | None = None, **kwargs: Any
     ):
         super().__init__(config, num_items, density, **kwargs)
-        self.encoder = Encoder(num_items, layers=config.layers, **self.widths, name="encoder")
+        self.encoder = self._encoder("encoder")
         self.prior = _prior(config, self.encoder, num_items, users)
-        self.decoder = Decoder(num_items, layers=config.layers, **self.widths, name="decoder")
+        self.decoder = Decoder(num_items, layers=self.decoder_layers, **self.widths, name="decoder")
+        self.own = _untrained(self._encoder("own_encoder")) if config.prior_own else []
+
+    def _encoder(self, name: str) -> Encoder:
+        c = self.config
+        return Encoder(self.num_items, layers=c.layers, skips=c.encoder_skips, **self.widths, name=name)
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories))[0],)
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> Terms:
+    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         x_seed, z_seed, prior_seed = _split_seed(seed, 3)
-        posterior = self.encoder.posterior(self.first_input(histories, x_seed))
+        posterior = self.encoder.posterior(self.first_input(histories, rate, x_seed))
         z = _draw(posterior, z_seed)
-        prior = self.prior.distribution(self.config.input_dropout if seed is not None else 0.0, prior_seed)
+        prior = self.prior.distribution(rate, prior_seed)
+        if self.own:
+            own = self.own[0](self.first_input(histories))
+            prior = anchored((tf.zeros_like(z), tf.zeros_like(z)), own, self.config.prior_own)
         if self.config.kl == "analytic":
             kl = tfd.kl_divergence(posterior, prior)
         else:
             kl = posterior.log_prob(z) - prior.log_prob(z)
         return Terms(self.log_likelihood(histories, self.decode(z)), kl)
 
+    def refresh(self) -> None:
+        if self.own:
+            for own, original in zip(self.own, self._originals(), strict=True):
+                for variable, present in zip(own.variables, original.variables, strict=True):
+                    variable.assign(present)
+        if isinstance(self.prior, UserVampPrior):
+            self.prior.refresh()
 
-class HierarchicalVAE(Autoencoder):
+    def _originals(self) -> list[keras.layers.Layer]:
+        """The encoders whose states of an epoch ago are `own`."""
+        return [self.encoder]
+
+
+class HierarchicalVAE(VAE):
     """Two latent variables, q(z2|x) q(z1|x, z2) and p(z2) p(z1|z2) p(x|z1, z2): H+Vamp with the VampPrior
     (Kim & Suh 2019).
 
     Differs from `VAE` in the second, lower latent variable z1, whose prior is a Gaussian given z2; the prior of the
-    configuration is that of z2. Arguments as `VAE`.
+    configuration is that of z2. With prior_own, z1's is RecVAE's composite around that Gaussian
+    instead of N(0, I). Arguments as `VAE`.
     """
 
     def __init__(
         self, config: Config, num_items: int, density: float = 1.0, users: sp.csr_matrix | None = None, **kwargs: Any
     ):
-        super().__init__(config, num_items, density, **kwargs)
-        self.encoder = Encoder(num_items, layers=config.layers, **self.widths, name="encoder")
-        self.lower_encoder = ConditionalEncoder(num_items, layers=config.layers, **self.widths, name="lower_encoder")
+        Autoencoder.__init__(self, config, num_items, density, **kwargs)
+        self.encoder = self._encoder("encoder")
+        self.lower_encoder = self._lower_encoder("lower_encoder")
         self.prior = _prior(config, self.encoder, num_items, users)
         self.lower_prior = ConditionalPrior(layers=config.layers, **self.widths, name="lower_prior")
-        self.decoder = JointDecoder(num_items, layers=config.layers, **self.widths, name="decoder")
+        self.decoder = JointDecoder(num_items, layers=self.decoder_layers, **self.widths, name="decoder")
+        self.own = []
+        if config.prior_own:
+            self.own = _untrained(self._encoder("own_encoder"), self._lower_encoder("own_lower_encoder"))
+
+    def _lower_encoder(self, name: str) -> ConditionalEncoder:
+        c = self.config
+        width, layers = (self.num_items, c.layers) if c.lower_encoder == "items" else (c.hidden_dim, 1)
+        return ConditionalEncoder(width, layers=layers, skips=c.encoder_skips, **self.widths, name=name)
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         x = self.first_input(histories)
-        z2, _ = self.encoder(x)
-        z1, _ = self.lower_encoder(x, z2)
+        h = self.encoder.hidden(x)
+        z2, _ = self.encoder.heads(h)
+        z1, _ = self.lower_encoder(x if self.config.lower_encoder == "items" else h, z2)
         return z1, z2
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None) -> Terms:
+    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = _split_seed(seed, 5)
-        upper = self.encoder.posterior(self.first_input(histories, upper_seed))
+        h = self.encoder.hidden(self.first_input(histories, rate, upper_seed))
+        upper = diagonal_normal(*self.encoder.heads(h))
         z2 = _draw(upper, z2_seed)
-        lower = self.lower_encoder.posterior(self.first_input(histories, lower_seed), z2)
+        if self.config.lower_encoder == "items":
+            h = self.first_input(histories, rate, lower_seed)  # with dropout of its own
+        lower = self.lower_encoder.posterior(h, z2)
         z1 = _draw(lower, z1_seed)
-        prior = self.prior.distribution(self.config.input_dropout if seed is not None else 0.0, prior_seed)
+        lower_prior = self.lower_prior.distribution(z2)
+        if self.own:
+            own_encoder, own_lower_encoder = self.own
+            h = self.first_input(histories)
+            h = h if self.config.lower_encoder == "items" else own_encoder.hidden(h)
+            own = own_lower_encoder(h, tf.stop_gradient(z2))
+            lower_prior = anchored(self.lower_prior(z2), own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
-        kl -= prior.log_prob(z2) + self.lower_prior.distribution(z2).log_prob(z1)
+        kl -= self.prior.distribution(rate, prior_seed).log_prob(z2) + lower_prior.log_prob(z1)
         return Terms(self.log_likelihood(histories, self.decode(z1, z2)), kl)
+
+    def _originals(self) -> list[keras.layers.Layer]:
+        return [self.encoder, self.lower_encoder]
 
 
 MODELS = {"none": DAE, "flat": VAE, "hierarchical": HierarchicalVAE}
@@ -249,7 +342,7 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
     if config.latent == "none":
         return DAE(config, num_items, density)
     users = None
-    if train is not None and (config.prior == "hidden_vamp" or config.pseudo_init == "users"):
+    if train is not None and (config.prior in ("hidden_vamp", "user_vamp") or config.pseudo_init == "users"):
         users = random_users(train, config.pseudo_inputs, config.seed)
     return MODELS[config.latent](config, num_items, density, users)
 
@@ -263,6 +356,10 @@ def random_users(train: sp.csr_matrix, k: int, seed: int) -> sp.csr_matrix:
 def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matrix | None) -> keras.layers.Layer:
     if config.prior == "standard":
         return StandardNormal(config.latent_dim, name="prior")
+    if config.prior == "user_vamp":
+        if users is None:  # likewise: only the shape counts
+            users = sp.csr_matrix((config.pseudo_inputs, num_items), dtype=np.float32)
+        return UserVampPrior(encoder, users, config.latent_dim, name="prior")
     if config.prior == "hidden_vamp":
         if users is None:  # only the shape counts: the weights are loaded
             start = np.zeros((config.pseudo_inputs, config.hidden_dim), np.float32)
@@ -278,6 +375,12 @@ def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matri
 
 def _split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:
     return [None] * n if seed is None else tf.unstack(tf.random.split(seed, n))
+
+
+def _untrained(*layers: keras.layers.Layer) -> list[keras.layers.Layer]:
+    for layer in layers:
+        layer.trainable = False
+    return list(layers)
 
 
 def _draw(posterior: tfd.Distribution, seed: tf.Tensor | None) -> tf.Tensor:

@@ -8,15 +8,22 @@ class Adam(keras.optimizers.Adam):
     """Kingma & Ba 2015, with β1 .9, β2 .999, ε 1e-8 outside the bias correction as in the papers' code.
 
     Differs from `keras.optimizers.Adam` in that TensorFlow's fused kernel does the update: variable and moments are
-    read and written once a step instead of once an operation. The moments are Keras' own, so checkpoints do not differ.
+    read and written once a step instead of once an operation; and in that the bias correction counts a variable's own
+    updates, so that variables may take turns.
     """
 
     def __init__(self, learning_rate: float = 1e-3, epsilon: float = 1e-8, **kwargs):
         super().__init__(learning_rate=learning_rate, epsilon=epsilon, **kwargs)
 
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            self._updates = [self.add_variable((), initializer="zeros", name="updates") for _ in variables]
+
     def update_step(self, gradient, variable, learning_rate):
-        step = tf.cast(self.iterations + 1, variable.dtype)
         index = self._get_variable_index(variable)
+        step = tf.convert_to_tensor(self._updates[index]) + 1
+        self._updates[index].assign(step)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,

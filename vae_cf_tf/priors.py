@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from vae_cf_tf.batches import ragged
 from vae_cf_tf.distributions import MixtureOfNormals, diagonal_normal
-from vae_cf_tf.histories import dropout
+from vae_cf_tf.histories import Bags, dropout, unit_norm
 
 tfd = tfp.distributions
 
@@ -90,4 +92,38 @@ class HiddenVampPrior(keras.layers.Layer):
         return MixtureOfNormals(*self._encode(tf.convert_to_tensor(self.pseudo_inputs)))
 
 
-PRIORS = ("standard", "vamp", "hidden_vamp")
+class UserVampPrior(keras.layers.Layer):
+    """p(z) = 1/K Σ_k q(z|u_k) at K training users u_k, who stay as they are.
+
+    Differs from `VampPrior` in that pseudo-inputs are not learned, and in that their posteriors are those of the
+    encoder at the last `refresh`: between two of these the prior costs nothing but its density. There is no gradient
+    through it.
+
+    Args:
+      encoder: gives (mean, log-variance) for `Bags` of items; its weights stay its own.
+      users: float [K, num_items], ones.
+      latent_dim: width of z.
+    """
+
+    def __init__(
+        self, encoder: Callable[[Bags], tuple[tf.Tensor, tf.Tensor]], users: sp.csr_matrix, latent_dim: int, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self._encode, self.users = lambda x: encoder(x), users
+        frozen = {"shape": (users.shape[0], latent_dim), "initializer": "zeros", "trainable": False}
+        self.means = self.add_weight(name="means", **frozen)
+        self.log_variances = self.add_weight(name="log_variances", **frozen)
+        self.built = True
+
+    def refresh(self) -> None:
+        """Encodes the users by the encoder's present weights."""
+        means, log_variances = self._encode(unit_norm(ragged(self.users)))
+        self.means.assign(means)
+        self.log_variances.assign(log_variances)
+
+    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+        """The prior as of the last refresh; the arguments are those of every prior."""
+        return MixtureOfNormals(tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances))
+
+
+PRIORS = ("standard", "vamp", "hidden_vamp", "user_vamp")

@@ -24,6 +24,7 @@ class Workdir:
         self.config_file = self.path / "config.json"
         self.checkpoint = self.path / "checkpoint.npz"  # to resume from
         self.best = self.path / "best.npz"  # weights of the best epoch
+        self.item_path = self.path / "item_path.npz"  # made beside the best epoch, where the configuration has one
         self.history = self.path / "history.csv"
         self.metrics = self.path / "metrics.json"
         self.baselines = self.path / "baselines.json"

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainers.report import rankings
-from vae_cf_tf import checkpoints
+from vae_cf_tf import trained
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import HeldOut, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.models import Autoencoder, build
+from vae_cf_tf.models import Autoencoder
 from vae_cf_tf.workdir import Workdir
 
 OURS = "this model"
@@ -62,8 +62,7 @@ def load(workdir: Workdir, split: Split) -> Run:
         raise UserError(
             f"The run in {workdir.path} is not finished: it has no {workdir.metrics.name}. Resume it first."
         )
-    model = build(config, len(split.item_ids), split.train)
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
+    model = trained.load(workdir, split)
     try:
         metrics = json.loads(workdir.metrics.read_text())
         with open(workdir.history, newline="") as f:

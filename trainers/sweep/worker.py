@@ -33,15 +33,12 @@ def main(argv: list[str]) -> None:
     config = config_from_flags()
     quiet.import_tensorflow()
     from trainers.train import train_and_evaluate
-    from vae_cf_tf import checkpoints, evaluation
-    from vae_cf_tf.models import build
+    from vae_cf_tf import evaluation, trained
 
     train_and_evaluate(config)
     workdir = Workdir(config.workdir)
     split = workdir.split()
-    model = build(config, len(split.item_ids), split.train)
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
-    rank = evaluation.model_ranker(model)
+    rank = evaluation.model_ranker(trained.load(workdir, split))
     values = {
         f"{part}/{name}": found
         for part in ("test", "validation")
@@ -68,6 +65,7 @@ def _tidy(workdir: Workdir, keep: str) -> None:
         shutil.rmtree(workdir.path / "export", ignore_errors=True)
     if keep == "results":
         workdir.best.unlink(missing_ok=True)
+        workdir.item_path.unlink(missing_ok=True)
 
 
 def _end_with_the_sweep() -> None:

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import tensorflow as tf
+
+from vae_cf_tf import batches
+from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.item_path import ItemPath, choose_weight
+
+
+@pytest.fixture
+def train(rng):
+    popular = rng.random(130) ** 2
+    return sp.csr_matrix((rng.random((200, 130)) < 0.3 * popular).astype(np.float32))
+
+
+def fitted(train, l2=4.0, max_items=1000, neighbours=None):
+    path = ItemPath(train.shape[1], megabytes=1)
+    assert path.whole
+    if neighbours:  # a megabyte holds all of so small a catalogue
+        path = ItemPath(train.shape[1], megabytes=0)
+        assert not path.whole
+        path.neighbours = neighbours
+        for name, dtype in (("columns", "int32"), ("coefficients", "float32")):
+            setattr(path, name, path.add_weight(shape=(train.shape[1], neighbours), dtype=dtype, name=name))
+    path.fit(train, l2, max_items)
+    path.weight.assign(1.0)
+    return path
+
+
+def closed_form(train, l2):
+    """B, float64 [items, items]."""
+    x = train.toarray().astype(np.float64)
+    users, items = ((np.maximum(n, 1) / n.mean()) ** -0.25 for n in (x.sum(1), x.sum(0)))
+    scaled = users[:, None] * x * items
+    gram = scaled.T @ scaled
+    p = np.linalg.inv(gram + l2 * np.trace(gram) / len(gram) * np.eye(len(gram)))
+    b = items[:, None] * (np.eye(len(gram)) - p / np.diag(p)) / items
+    np.fill_diagonal(b, 0)
+    return b
+
+
+@pytest.mark.parametrize("neighbours", [None, 130])
+def test_it_is_the_closed_form_of_the_scaled_matrix(train, neighbours):
+    path = fitted(train, neighbours=neighbours)
+    path.weight.assign(2.5)
+    expected = 2.5 * train[:9].toarray() @ closed_form(train, 4.0)
+    np.testing.assert_allclose(path(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_keeps_the_largest_coefficients_of_each_item(train):
+    b = closed_form(train, 4.0)
+    least = -np.sort(-np.abs(b), axis=1)[:, [19]]
+    expected = train[:9].toarray() @ np.where(np.abs(b) >= least, b, 0)
+    np.testing.assert_allclose(fitted(train, neighbours=20)(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [None, 20])
+def test_of_a_larger_catalogue_it_takes_the_items_of_most_users(train, neighbours):
+    some = np.sort(np.argsort(-train.toarray().sum(0), kind="stable")[:50])
+    found = fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(train[:9])).numpy()
+    others = np.setdiff1d(np.arange(130), some)
+    assert not found[:, others].any() and found[:, some].any()
+    only_others = train[:9].toarray()
+    only_others[:, some] = 0
+    assert not fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(sp.csr_matrix(only_others))).numpy().any()
+
+
+@pytest.mark.parametrize("neighbours", [None, 20])
+def test_an_empty_history_gets_zeros(train, neighbours):
+    popular = int(train.toarray().sum(0).argmax())
+    histories = tf.ragged.constant([[], [popular]], dtype=tf.int32, row_splits_dtype=tf.int32)
+    found = fitted(train, neighbours=neighbours)(histories).numpy()
+    assert not found[0].any() and found[1].any()
+
+
+def test_a_lambda_too_small_for_the_precision_is_named():
+    twins = sp.csr_matrix(np.repeat(np.eye(4, dtype=np.float32), 2, axis=1))
+    with pytest.raises(UserError, match="--item_path_l2"):
+        fitted(twins, l2=1e-30)
+
+
+def test_the_weight_is_that_which_ranks_held_out_users_best(rng):
+    users, items = 30, 150
+    fold_in = sp.csr_matrix(np.eye(users, items, dtype=np.float32))
+    target = sp.csr_matrix((np.eye(users, items, k=40)).astype(np.float32))
+    noise, signal = rng.normal(size=(users, items)).astype(np.float32), target.toarray()
+
+    def parts(histories):
+        return tf.gather(noise, histories.values), tf.gather(signal, histories.values)  # user i has item i
+
+    weight, tried = choose_weight(parts, HeldOut(fold_in, target), 7)
+    assert tried[weight] == max(tried.values()) == 1.0  # targets above all noise
+    assert tried[0.0] < 0.5
+    worse, tried = choose_weight(lambda h: (parts(h)[1], parts(h)[0]), HeldOut(fold_in, target), 7)
+    assert worse == 0.0
+
+
+def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():
+    assert ItemPath(500, megabytes=1).whole
+    path = ItemPath(1000, megabytes=1)
+    assert not path.whole
+    assert path.columns.shape == path.coefficients.shape == (1000, 125)

@@ -1,0 +1,157 @@
+"""A linear path from items to items beside the decoder: f(z) + w·xB, B in closed form, w from validation users.
+
+A deep model and a shallow one see different things (Vančura & Kordík 2021, VASP, train the two as one). Here they are
+made in turn: a finished B, which fits its own training users far better than any others, would leave the decoder
+nothing to learn from them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from vae_cf_tf import batches, gram, metrics
+from vae_cf_tf.blocks import Linear
+from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.histories import Bags
+
+USER_POWER = ITEM_POWER = 0.25
+WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(15)))
+"""The values of w that are tried: none, and 1 to 128 in steps of √2."""
+
+
+class ItemPath(keras.layers.Layer):
+    """w·xB: B whole where it fits into `megabytes`, else of each item's row the coefficients of largest size.
+
+    Differs from EASE (`vae_cf_tf.baselines`) in its normalisation, see `fit`, and in that it takes memory by items, not
+    by their square.
+
+    Args:
+      num_items: size of the catalogue.
+      megabytes: 10⁶ bytes that B may take.
+
+    Call arguments:
+      histories: int32 [batch, (items)].
+
+    Returns:
+      float [batch, num_items].
+    """
+
+    def __init__(self, num_items: int, megabytes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_items, frozen = num_items, {"initializer": "zeros", "trainable": False}
+        self.neighbours = min(num_items, max(1, megabytes * 10**6 // (8 * num_items)))
+        self.whole = 4 * num_items**2 <= megabytes * 10**6
+        if self.whole:
+            self.b = Linear(num_items, num_items, name="b")
+            self.b.trainable = False
+        else:
+            shape = (num_items, self.neighbours)
+            self.columns = self.add_weight(shape=shape, dtype="int32", name="columns", **frozen)
+            self.coefficients = self.add_weight(shape=shape, name="coefficients", **frozen)
+        self.weight = self.add_weight(shape=(), name="weight", **frozen)
+        self.built = True
+
+    def call(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        batch = tf.cast(histories.nrows(), tf.int32)
+        if self.whole:
+            return self.weight * self.b.product(Bags(histories, tf.ones([batch])))
+        columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
+
+        def of_user(items: tf.Tensor) -> tf.Tensor:
+            found = tf.gather(coefficients, items)  # [items of the user, neighbours]
+            return tf.math.unsorted_segment_sum(found, tf.gather(columns, items), self.num_items)
+
+        # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
+        splits, items = histories.row_splits, histories.values
+        answer = tf.TensorSpec([self.num_items], coefficients.dtype)
+        sums = tf.map_fn(lambda u: of_user(items[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer)
+        return self.weight * sums
+
+    def fit(self, train: sp.csr_matrix, l2: float, max_items: int) -> None:
+        """Sets B from training users: EASE (Steck 2019, equation 8) of X̃ = D_u X D_i, as it acts on rows of X.
+
+        D_u = |x_u|^−¼ and D_i = n_i^−¼, each over its mean: a user of many items and an item of many users count for
+        less than in EASE, where the two are 1. B = D_i B̃ D_i⁻¹, with a zero diagonal.
+
+        Args:
+          train: X, [users, items].
+          l2: λ, in units of the mean diagonal element of X̃ᵀX̃.
+          max_items: B is made of the items of most users, at most so many; the rows and columns of others are 0.
+
+        Raises:
+          UserError: λ is too small for the precision.
+        """
+        lengths, counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
+        some = np.sort(np.argsort(-counts, kind="stable")[:max_items])
+        scale = _scale(counts, ITEM_POWER)[some]
+        scaled = (sp.diags(_scale(lengths, USER_POWER)) @ train[:, some] @ sp.diags(scale)).tocsr()
+        try:
+            p = gram.inverse(scaled, l2 * float(scaled.multiply(scaled).sum()) / len(some))
+        except gram.Singular as error:
+            raise UserError(f"The item path's matrix is singular at --item_path_l2={l2:g}. Give a larger one.") from error
+        diagonal = np.diag(p).copy()
+        if self.whole:
+            whole = np.zeros((train.shape[1],) * 2, np.float32)
+        else:
+            columns, coefficients = (np.zeros(v.shape, v.dtype) for v in (self.columns, self.coefficients))
+        kept = min(self.neighbours, len(some))
+        for block in gram.blocks(len(some)):
+            b = p[block] * -scale[block, None] / (diagonal * scale)
+            b[np.arange(len(b)), np.arange(len(some))[block]] = 0
+            if self.whole:
+                whole[np.ix_(some[block], some)] = b
+            else:
+                largest = np.sort(np.argpartition(-np.abs(b), kept - 1, axis=1)[:, :kept], axis=1)
+                columns[some[block], :kept] = some[largest]
+                coefficients[some[block], :kept] = np.take_along_axis(b, largest, axis=1)
+        if self.whole:
+            self.b.kernel.assign(whole)
+        else:
+            self.columns.assign(columns)
+            self.coefficients.assign(coefficients)
+
+
+def _scale(counts: np.ndarray, power: float) -> np.ndarray:
+    """counts^−power over the mean count, float64; a count of 0 as of 1."""
+    return (np.maximum(counts, 1) / max(counts.mean(), 1e-9)) ** -power
+
+
+def choose_weight(
+    parts: Callable[[tf.RaggedTensor], tuple[tf.Tensor, tf.Tensor]], held_out: HeldOut, batch_size: int
+) -> tuple[float, dict[float, float]]:
+    """The w of WEIGHTS that ranks held-out users best, and the mean NDCG@100 of each.
+
+    Args:
+      parts: from histories to log-probabilities without the path, and the path at w = 1; float [batch, items] each.
+      held_out: users, none of whom was trained on.
+      batch_size: users at a time.
+    """
+    judged = held_out.with_targets()
+    weights = tf.constant(WEIGHTS)
+
+    @tf.function(input_signature=[batches.HISTORIES])
+    def rankings(histories):
+        scores, path = parts(histories)
+        seen = tf.stack([tf.cast(histories.value_rowids(), tf.int32), histories.values], axis=1)
+        never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf))
+
+        def ranked(weight):
+            mixed = tf.tensor_scatter_nd_update(scores + weight * path, seen, never)
+            return tf.math.top_k(mixed, metrics.TOP).indices
+
+        return tf.map_fn(ranked, weights, fn_output_signature=tf.int32, parallel_iterations=1)
+
+    def found() -> Iterator[np.ndarray]:
+        for place, histories in batches.in_order(judged.fold_in, batch_size):
+            target = judged.target[place]
+            lengths = np.diff(target.indptr)
+            yield np.stack(
+                [metrics.per_user(metrics.hits(r, target), lengths)["ndcg@100"] for r in rankings(histories).numpy()]
+            )
+
+    means = np.concatenate(list(found()), axis=1).mean(axis=1)
+    return WEIGHTS[int(means.argmax())], dict(zip(WEIGHTS, means.tolist(), strict=True))
