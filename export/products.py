@@ -31,10 +31,11 @@ class Product(tf.Module):
     def __init__(self, linear: Linear, dtype: tf.DType):
         super().__init__()
         self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS  # held as Wᵀ, whose blocks are no copies
-        if dtype == tf.float32:
+        if dtype == tf.float32 and not linear.by_unit:
             self.kernel = linear.kernel.value
         else:
             kernel = tf.cast(linear.kernel, dtype)
+            kernel = tf.transpose(kernel) if linear.by_unit else kernel
             self.kernel = tf.Variable(tf.transpose(kernel) if self.wide else kernel, name="kernel")
 
     def __call__(self, x: Any) -> tf.Tensor:

@@ -52,7 +52,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, variables, monkey
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(path, variables, {})
     assert path.read_bytes() == before

@@ -64,7 +64,9 @@ def test_of_a_larger_catalogue_it_takes_the_items_of_most_users(train, neighbour
     assert not found[:, others].any() and found[:, some].any()
     only_others = train[:9].toarray()
     only_others[:, some] = 0
-    assert not fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(sp.csr_matrix(only_others))).numpy().any()
+    assert (
+        not fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(sp.csr_matrix(only_others))).numpy().any()
+    )
 
 
 @pytest.mark.parametrize("neighbours", [None, 20])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Multinomial
+from vae_cf_tf.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Multinomial, sampled_log_softmax
 
 tfd = tfp.distributions
 
@@ -82,3 +82,27 @@ def test_shapes_are_a_distributions(name, f):
     distribution = LIKELIHOODS[name](f)
     assert distribution.batch_shape == (4,)
     assert distribution.event_shape == (9,)
+
+
+def test_sampled_softmax_of_all_items_is_the_softmax(f, x):
+    rows, places = (tf.constant(a.astype(np.int32)) for a in np.nonzero(x))
+    everything = tf.zeros(f.shape[1], f.dtype)
+    ours = with_gradient(lambda f: sampled_log_softmax(f, rows, places, everything), f)
+    exact = with_gradient(lambda f: Multinomial(f).log_prob(x), f)
+    for a, b in zip(ours, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_sampled_normaliser_has_the_true_one_as_its_mean(rng):
+    f, own = rng.normal(size=(1, 40)), [3, 7]
+    p = rng.uniform(0.2, 0.9, 40)
+    sums = []
+    for _ in range(4_000):
+        drawn = np.flatnonzero(rng.random(40) < p)
+        candidates = np.union1d(own, drawn)
+        places = np.searchsorted(candidates, own).astype(np.int32)
+        found = sampled_log_softmax(
+            tf.constant(f[:, candidates]), tf.zeros(2, tf.int32), tf.constant(places), tf.constant(np.log(p[candidates]))
+        )
+        sums.append(np.exp((f[0, own].sum() - found.numpy()[0]) / 2))
+    assert abs(np.mean(sums) - np.exp(f).sum()) < 4 * np.std(sums) / np.sqrt(len(sums))

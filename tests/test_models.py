@@ -26,6 +26,8 @@ CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
     "users' posteriors": small_config(EVCF, prior="user_vamp"),
     "recvae": small_config(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
     "own hierarchy": small_config(EVCF, prior_own=0.75, encoder_passes=1, beta_scale="item"),
+    "sampled softmax": small_config(BASELINE, softmax_samples=5),
+    "sampled hierarchy": small_config(EVCF, softmax_samples=5, prior="user_vamp", block="tanh"),
     "bfloat16": small_config(EVCF, dtype_policy="mixed_bfloat16"),
     "sparse first layer": small_config(EVCF, layers=1, first_layer="sparse"),
 }
@@ -93,7 +95,7 @@ def test_turns_go_to_the_encoder_and_then_to_the_decoder():
 
 
 def test_the_decoders_turn_has_no_dropout():
-    """With dropout of everything the decoder would see the same z for all users and learn no difference between them."""
+    """With dropout of everything the decoder would see the same z for all users."""
     model, train = fitted_for(48, encoder_passes=1, input_dropout=0.99, optimizer="adam", learning_rate=0.01)
     terms, dropped = (model.terms(batches.ragged(train), SEED, rate).log_likelihood for rate in (0.0, 0.99))
     assert np.mean(terms) > np.mean(dropped) + 1
@@ -342,3 +344,37 @@ def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoc
     assert np.any(first != second)
     for rows in (first, second):
         np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(train.toarray(), axis=0))
+
+
+def test_a_step_with_sampled_softmax_touches_the_rows_of_its_candidates_alone():
+    train = sp.csr_matrix(np.eye(40, 400, dtype=np.float32))
+    model = build(small_config(BASELINE, softmax_samples=3, input_dropout=0.0), 400, train).compile_for(4)
+    before = weights_of(model)
+    model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=1, verbose=0)
+    after = weights_of(model)
+    for name, most in (("encoder/hidden/block_0/linear/kernel", 10), ("decoder/output/kernel", 13)):
+        assert before[name].shape[0] == 400
+        changed = np.any(before[name] != after[name], axis=1)
+        assert 10 <= changed.sum() <= most
+    assert (before["decoder/output/bias"] != after["decoder/output/bias"]).sum() == changed.sum()
+
+
+def test_sampled_softmax_with_all_items_drawn_is_the_full_one():
+    """With certain candidates and every item in a batch, the steps are those of the full softmax."""
+    train, _ = checkerboard()
+    settings, losses = {"first_layer": "sparse", "input_dropout": 0.0}, []
+    for samples in (0, 2_000):
+        model = build(small_config(BASELINE, softmax_samples=samples, **settings), 20, train).compile_for(4)
+        if samples:
+            model.decoder.output_layer.kernel.assign(np.transpose(kernel))
+        kernel = model.decoder.output_layer.kernel.numpy()
+        history = model.fit(batches.shuffled(train, 10, seed=0), epochs=2, steps_per_epoch=8, verbose=0).history
+        losses.append(history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_inclusion_counts_users_and_draws():
+    train = sp.csr_matrix(np.tri(50, 4, k=-46, dtype=np.float32) + np.eye(50, 4, k=-3, dtype=np.float32) > 0)
+    found = np.exp(models.log_inclusion(train, batch_size=10, samples=3))
+    counts = np.asarray(train.sum(0)).ravel()
+    np.testing.assert_allclose(found, 1 - 0.8**counts * 0.75**3, rtol=1e-5)

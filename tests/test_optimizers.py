@@ -50,3 +50,24 @@ def test_variables_that_take_turns_count_their_own_updates(rng):
     for turn, variable in zip([[0, 1, 2, 4], [3, 5]], variables, strict=True):
         np.testing.assert_allclose(variable, published(gradients[turn], start, 0.01, False), rtol=2e-5, atol=1e-6)
     assert int(optimizer.iterations.numpy()) == 6
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rows_with_a_gradient_are_updated_as_if_they_were_alone(name, rng):
+    start, gradients = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(5, 3, 4))
+    variable = keras.Variable(start)
+    optimizer = OPTIMIZERS[name](0.01)
+    optimizer.build([variable])
+
+    @tf.function
+    def step(g):
+        twice = tf.concat([g / 2, g / 2], axis=0)  # a row met twice counts twice
+        optimizer.apply([tf.IndexedSlices(twice, tf.constant([7, 2, 4, 7, 2, 4]), (9, 4))], [variable])
+
+    for g in gradients:
+        step(tf.constant(g, tf.float32))
+    expected = start.copy()
+    expected[[7, 2, 4]] = published(gradients, start[[7, 2, 4]], 0.01, name == "normalized_adam")
+    np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)
+    others = [0, 1, 3, 5, 6, 8]
+    np.testing.assert_array_equal(variable.numpy()[others], start[others])

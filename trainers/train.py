@@ -132,7 +132,9 @@ def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdi
 
     weight, tried = choose_weight(parts, split.validation, config.eval_batch_size)
     path.weight.assign(weight)
-    say(f"Item path: weight {weight:.3g}; validation NDCG@100 {tried[0.0]:.4f} without it, {tried[weight]:.4f} with it.")
+    say(
+        f"Item path: weight {weight:.3g}; validation NDCG@100 {tried[0.0]:.4f} without it, {tried[weight]:.4f} with it."
+    )
     checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": list(tried.items())})
 
 

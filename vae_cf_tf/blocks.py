@@ -30,10 +30,11 @@ def products_in(dtype: tf.DType) -> Iterator[None]:
         _product_dtype = before
 
 
-def _matmul(a: tf.Tensor, b: Any) -> tf.Tensor:
+def _matmul(a: tf.Tensor, b: Any, transpose_b: bool = False) -> tf.Tensor:
     if _product_dtype == tf.float32:
-        return tf.matmul(a, b)
-    return tf.cast(tf.matmul(tf.cast(a, _product_dtype), tf.cast(b, _product_dtype)), tf.float32)
+        return tf.matmul(a, b, transpose_b=transpose_b)
+    a, b = tf.cast(a, _product_dtype), tf.cast(b, _product_dtype)
+    return tf.cast(tf.matmul(a, b, transpose_b=transpose_b), tf.float32)
 
 
 def _kernel_and_bias(name: str, fan_in: int, fan_out: int) -> tuple[keras.Initializer, keras.Initializer]:
@@ -56,6 +57,11 @@ class Linear(keras.layers.Layer):
       units: width of the result.
       initializer: "he" or "glorot" (see `vae_cf_tf.config`).
       fan_out: units of the whole product in the published code, where this is a part of it.
+      by_unit: hold Wᵀ, [units, input_dim], so that `of_units` reads a row for a unit.
+
+    Attributes:
+      rows_only: a step is to read and update W's rows of the items in its bags alone. It costs a copy of those rows,
+        and pays where a catalogue is much larger than a batch.
 
     Call arguments:
       x: float [batch, input_dim]; or `Bags` over at most input_dim items; or a pair of either and float [batch, d],
@@ -65,11 +71,20 @@ class Linear(keras.layers.Layer):
       float [batch, units].
     """
 
-    def __init__(self, input_dim: int, units: int, initializer: str = "he", fan_out: int | None = None, **kwargs):
+    def __init__(
+        self,
+        input_dim: int,
+        units: int,
+        initializer: str = "he",
+        fan_out: int | None = None,
+        by_unit: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         kernel, bias = _kernel_and_bias(initializer, input_dim, fan_out or units)
-        self.input_dim, self.units = input_dim, units
-        self.kernel = self.add_weight(shape=(input_dim, units), initializer=kernel, name="kernel")
+        self.input_dim, self.units, self.by_unit, self.rows_only = input_dim, units, by_unit, False
+        shape = (units, input_dim) if by_unit else (input_dim, units)
+        self.kernel = self.add_weight(shape=shape, initializer=kernel, name="kernel")
         self.bias = self.add_weight(shape=(units,), initializer=bias, name="bias")
         self.built = True
 
@@ -84,12 +99,23 @@ class Linear(keras.layers.Layer):
             bags, rest = x
             tail = tf.convert_to_tensor(self.kernel)[-rest.shape[-1] :]
             return self._gathered(bags) + _matmul(rest, tail)
-        return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel)
+        return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel, transpose_b=self.by_unit)
+
+    def of_units(self, x: tf.Tensor | tuple[tf.Tensor, ...], units: tf.Tensor) -> tf.Tensor:
+        """The columns `units`, int32 [n], of the result, for a layer that is held by unit: float [batch, n]."""
+        x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
+        rows = _matmul(x, tf.gather(self.kernel.value, units), transpose_b=True)
+        return tf.nn.bias_add(rows, tf.gather(self.bias.value, units))
 
     def _gathered(self, bags: Bags) -> tf.Tensor:
         """Sum of the kernel's rows of each bag: reads those rows only."""
-        rows, batch = bags.items.value_rowids(), bags.items.nrows()
-        sums = tf.sparse.segment_sum(tf.convert_to_tensor(self.kernel), bags.items.values, rows, num_segments=batch)
+        items, rows, batch = bags.items.values, bags.items.value_rowids(), bags.items.nrows()
+        if self.rows_only:
+            distinct, items = tf.unique(items)
+            kernel = tf.gather(self.kernel.value, distinct)
+        else:
+            kernel = tf.convert_to_tensor(self.kernel)
+        sums = tf.sparse.segment_sum(kernel, items, rows, num_segments=batch)
         return sums * tf.cast(bags.scale, sums.dtype)[:, None]
 
 

@@ -42,9 +42,11 @@ def optimizer_variables(optimizer: keras.Optimizer) -> Variables:
 
 def save(path: str | os.PathLike, variables: Variables, meta: dict[str, Any]) -> None:
     """Writes the variables' values and `meta` as `path`: aside first, then renamed."""
-    arrays = {name: np.asarray(variable.value) for name, variable in variables.items()}
-    with written_aside(path) as aside, open(aside, "wb") as f:
-        np.savez(f, meta=json.dumps(meta), **arrays)
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # what np.savez writes, array by array
+        for name in ("meta", *variables):
+            value = np.asarray(json.dumps(meta) if name == "meta" else variables[name].value)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as f:
+                np.lib.format.write_array(f, value, allow_pickle=False)
 
 
 def load(path: str | os.PathLike, variables: Variables) -> dict[str, Any]:

@@ -57,14 +57,14 @@ class Config:
     prior: str = _setting(
         "vamp",
         "Prior of the (upper) latent variable: N(0, I); a mixture of posteriors at learned pseudo-inputs; the same at "
-        "points learned behind the encoder's first block, whose cost does not depend on the catalogue; a mixture of the "
-        "posteriors of training users, encoded anew every pass.",
+        "points learned behind the encoder's first block, whose cost does not depend on the catalogue; a mixture of "
+        "the posteriors of training users, encoded anew every epoch.",
         ("standard", "vamp", "hidden_vamp", "user_vamp"),
     )
     prior_own: float = _setting(
         0.0,
-        "Weight, in the prior of the lowest latent variable, of the user's own posterior as the encoder had it an epoch ago "
-        "(RecVAE's composite prior: 0.75).",
+        "Weight, in the prior of the lowest latent variable, of the user's own posterior as the encoder had it an "
+        "epoch ago (RecVAE's composite prior: 0.75).",
         low=0,
         high=0.99,
     )
@@ -79,10 +79,12 @@ class Config:
     lower_encoder: str = _setting(
         "items",
         "What the lower posterior q(z1|x, z2) reads beside z2: the items, through weights of its own (Kim & Suh), or "
-        "the last hidden block of q(z2|x), which halves the cost.",
+        "the last hidden block of q(z2|x), which halves the cost; then it is linear, and p(z1|z2) has one block.",
         ("items", "hidden"),
     )
-    decoder_layers: int = _setting(-1, "Hidden blocks of the decoder; -1: as many as --layers; 0: it is linear.", low=-1)
+    decoder_layers: int = _setting(
+        -1, "Hidden blocks of the decoder; -1: as many as --layers; 0: it is linear.", low=-1
+    )
     hidden_dim: int = _setting(600, "Units of a hidden block.", low=1)
     latent_dim: int = _setting(200, "Dimensions of each latent variable.", low=1)
     likelihood: str = _setting("multinomial", "Likelihood of a user's items.", ("multinomial", "bernoulli", "gaussian"))
@@ -101,6 +103,12 @@ class Config:
         "Product of histories and the encoder's first kernel: over dense rows or over the history's items; "
         "auto chooses by catalogue and density.",
         ("auto", "dense", "sparse"),
+    )
+    softmax_samples: int = _setting(
+        0,
+        "0: the multinomial likelihood normalises over all items in training; n: over the batch's items and n drawn at "
+        "random, weighted, and a step updates the rows of those items alone. For catalogues of hundreds of thousands.",
+        low=0,
     )
     pseudo_inputs: int = _setting(1000, "Pseudo-inputs of the VampPrior (K).", low=1)
     pseudo_init: str = _setting(
@@ -138,7 +146,9 @@ class Config:
     learning_rate: float = _setting(5e-4, "Step size of the optimiser.", low=0)
     weight_decay: float = _setting(0.0, "λ of λ·Σ‖W‖², added to the loss over all kernels (Multi-DAE).", low=0)
     batch_size: int = _setting(200, "Users in a training step.", low=1)
-    epochs: int = _setting(400, "Epochs, at most; each is a pass over the training users, or --encoder_passes + 1.", low=1, identity=False)
+    epochs: int = _setting(
+        400, "Epochs, at most; each is a pass over the training users, or --encoder_passes + 1.", low=1, identity=False
+    )
     patience: int = _setting(50, "Stop after more than this many epochs without a better validation NDCG@100.", low=0)
     encoder_passes: int = _setting(
         0,
@@ -150,7 +160,7 @@ class Config:
     beta_warmup: float = _setting(100.0, "Length of the linear warm-up of that weight; 0: none.", low=0)
     beta_scale: str = _setting(
         "user",
-        "What β multiplies: user: each user's KL term alike; item: once for each item of the user's history, as RecVAE.",
+        "What β multiplies: user: each user's KL term alike; item: once for each item of the history, as RecVAE.",
         ("user", "item"),
     )
     beta_unit: str = _setting("epoch", "What beta_warmup counts.", ("epoch", "step"))
@@ -181,6 +191,15 @@ class Config:
             ),
             "--kl=analytic is known for --latent=flat with --prior=standard only; use --kl=sample": (
                 self.kl == "analytic" and (self.latent != "flat" or self.prior != "standard")
+            ),
+            "--softmax_samples is for --likelihood=multinomial": (
+                self.softmax_samples > 0 and self.likelihood != "multinomial"
+            ),
+            "--softmax_samples updates few rows in a step, and --weight_decay all of them": (
+                self.softmax_samples > 0 and self.weight_decay > 0
+            ),
+            "--softmax_samples takes the items' sparse form; --first_layer=dense is for small catalogues": (
+                self.softmax_samples > 0 and self.first_layer == "dense"
             ),
             "--prior_own in a flat model is RecVAE's composite of the standard prior; use --prior=standard": (
                 self.latent == "flat" and self.prior != "standard" and self.prior_own > 0

@@ -18,20 +18,32 @@ class Decoder(keras.layers.Layer):
       layers: number of hidden blocks, 0 or more.
       block: "tanh" or "gated".
       initializer: "he" or "glorot".
+      by_item: hold the output layer by item, so that a call for some items touches no others.
+
+    Call arguments:
+      items: int32 [n], those asked for; None: all.
 
     Returns:
-      f, float [batch, num_items].
+      f, float [batch, num_items] or [batch, n].
     """
 
     def __init__(
-        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+        self,
+        num_items: int,
+        hidden_dim: int,
+        latent_dim: int,
+        layers: int,
+        block: str,
+        initializer: str,
+        by_item: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.hidden = Stack(latent_dim, [hidden_dim] * layers, block, initializer, name="hidden")
-        self.output_layer = Linear(self.hidden.output_dim, num_items, initializer, name="output")
+        self.output_layer = Linear(self.hidden.output_dim, num_items, initializer, by_unit=by_item, name="output")
 
-    def call(self, z: tf.Tensor) -> tf.Tensor:
-        return self.output_layer(self.hidden(z))
+    def call(self, z: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        return _output(self.output_layer, self.hidden(z), items)
 
 
 class JointDecoder(keras.layers.Layer):
@@ -43,7 +55,15 @@ class JointDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_items: int, hidden_dim: int, latent_dim: int, layers: int, block: str, initializer: str, **kwargs
+        self,
+        num_items: int,
+        hidden_dim: int,
+        latent_dim: int,
+        layers: int,
+        block: str,
+        initializer: str,
+        by_item: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         first = [hidden_dim] if layers > 1 else []
@@ -51,10 +71,14 @@ class JointDecoder(keras.layers.Layer):
         self.from_z2 = Stack(latent_dim, first, block, initializer, name="from_z2")
         joined = [hidden_dim] * (layers - 1 if layers > 1 else layers)
         self.joint = Stack(2 * self.from_z1.output_dim, joined, block, initializer, name="joint")
-        self.output_layer = Linear(self.joint.output_dim, num_items, initializer, name="output")
+        self.output_layer = Linear(self.joint.output_dim, num_items, initializer, by_unit=by_item, name="output")
 
-    def call(self, z1: tf.Tensor, z2: tf.Tensor) -> tf.Tensor:
-        return self.output_layer(self.joint((self.from_z1(z1), self.from_z2(z2))))
+    def call(self, z1: tf.Tensor, z2: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        return _output(self.output_layer, self.joint((self.from_z1(z1), self.from_z2(z2))), items)
+
+
+def _output(layer: Linear, h: tf.Tensor | tuple[tf.Tensor, ...], items: tf.Tensor | None) -> tf.Tensor:
+    return layer(h) if items is None else layer.of_units(h, items)
 
 
 class ConditionalPrior(keras.layers.Layer):

@@ -13,9 +13,7 @@ def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distributio
     return tfd.MultivariateNormalDiag(mean, tf.exp(0.5 * log_variance))
 
 
-def anchored(
-    base: tuple[tf.Tensor, tf.Tensor], own: tuple[tf.Tensor, tf.Tensor], own_share: float
-) -> tfd.Distribution:
+def anchored(base: tuple[tf.Tensor, tf.Tensor], own: tuple[tf.Tensor, tf.Tensor], own_share: float) -> tfd.Distribution:
     """RecVAE's composite prior (Shenbin et al. 2020, equation 9), each dimension a mixture of its own: N(base),
     N(own) with weight `own_share`, and the wide N(0, e¹⁰), which has two fifths of what is left as in RecVAE's code.
 

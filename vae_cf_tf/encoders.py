@@ -58,8 +58,8 @@ class ConditionalEncoder(keras.layers.Layer):
     """q(z1|x, z2): the lower posterior of the hierarchy (Kim & Suh 2019).
 
     Differs from `Encoder` in that it reads z2 too: for L ≥ 2 through a block of its own, joined with that of x before
-    the remaining L − 1 blocks; for L = 1 beside x, in one block. It shares no weights with q(z2|x). Arguments as
-    `Encoder`; z2 has latent_dim dimensions.
+    the remaining L − 1 blocks; for L = 1 beside x, in one block; for L = 0 beside x, in the heads. It shares no weights
+    with q(z2|x), unless x is the last hidden block of that. Arguments as `Encoder`; z2 has latent_dim dimensions.
     """
 
     def __init__(
@@ -74,14 +74,15 @@ class ConditionalEncoder(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if layers == 1:
+        if layers <= 1:
             self.from_x = self.from_z2 = None
-            self.joint = STACKS[skips](num_items + latent_dim, [hidden_dim], block, initializer, name="joint")
+            units = [hidden_dim] * layers
+            self.joint = STACKS[skips](num_items + latent_dim, units, block, initializer, name="joint")
         else:
             self.from_x = STACKS[skips](num_items, [hidden_dim], block, initializer, name="from_x")
             self.from_z2 = STACKS[skips](latent_dim, [hidden_dim], block, initializer, name="from_z2")
             self.joint = STACKS[skips](2 * hidden_dim, [hidden_dim] * (layers - 1), block, initializer, name="joint")
-        self.heads = GaussianHeads(hidden_dim, latent_dim, initializer, name="heads")
+        self.heads = GaussianHeads(self.joint.output_dim, latent_dim, initializer, name="heads")
 
     def call(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pair = (x, z2) if self.from_x is None else (self.from_x(x), self.from_z2(z2))
@@ -110,7 +111,9 @@ class Code(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden = STACKS[skips](num_items, [hidden_dim] * (layers - 1) + [latent_dim], block, initializer, name="hidden")
+        self.hidden = STACKS[skips](
+            num_items, [hidden_dim] * (layers - 1) + [latent_dim], block, initializer, name="hidden"
+        )
 
     def call(self, x: tf.Tensor | Bags) -> tf.Tensor:
         return self.hidden(x)

@@ -68,7 +68,9 @@ class ItemPath(keras.layers.Layer):
         # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
         splits, items = histories.row_splits, histories.values
         answer = tf.TensorSpec([self.num_items], coefficients.dtype)
-        sums = tf.map_fn(lambda u: of_user(items[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer)
+        sums = tf.map_fn(
+            lambda u: of_user(items[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer
+        )
         return self.weight * sums
 
     def fit(self, train: sp.csr_matrix, l2: float, max_items: int) -> None:
@@ -92,7 +94,9 @@ class ItemPath(keras.layers.Layer):
         try:
             p = gram.inverse(scaled, l2 * float(scaled.multiply(scaled).sum()) / len(some))
         except gram.Singular as error:
-            raise UserError(f"The item path's matrix is singular at --item_path_l2={l2:g}. Give a larger one.") from error
+            raise UserError(
+                f"The item path's matrix is singular at --item_path_l2={l2:g}. Give a larger one."
+            ) from error
         diagonal = np.diag(p).copy()
         if self.whole:
             whole = np.zeros((train.shape[1],) * 2, np.float32)

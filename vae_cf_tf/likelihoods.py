@@ -85,6 +85,30 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     return picked - lengths * (largest[:, 0] + tf.math.log(total)), gradient
 
 
+def sampled_log_softmax(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_inclusion: tf.Tensor) -> tf.Tensor:
+    """Σ log softmax over the catalogue of each row's items, estimated from candidates that hold all of them.
+
+    Σ_i x_i (f_i − log Ẑ), Ẑ = Σ_{i∈x} exp f_i + Σ_{j∈C∖x} exp(f_j) / p_j: a row's own items count as they are, every
+    other candidate for 1/p_j items, p_j being its probability to be one (Horvitz & Thompson 1952), so that Ẑ has the
+    true sum as its mean. With all items as candidates and p = 1 it is the log-likelihood itself. The correction by
+    log p_j is that of sampled softmax (Jean et al. 2015, section 3), for sampling without replacement.
+
+    Args:
+      f: float [batch, C], of the candidates.
+      rows, places: int32 [items of the batch], whose they are and where among the candidates.
+      log_inclusion: log p, float [C].
+
+    Returns:
+      float [batch].
+    """
+    own = tf.stack([rows, places], axis=1)
+    counted = tf.tensor_scatter_nd_add(f - log_inclusion, own, tf.gather(log_inclusion, places))
+    batch = tf.shape(f)[0]
+    lengths = tf.math.unsorted_segment_sum(tf.ones_like(places, f.dtype), rows, batch)
+    picked = tf.math.unsorted_segment_sum(tf.gather_nd(f, own), rows, batch)
+    return picked - lengths * tf.reduce_logsumexp(counted, axis=1)
+
+
 class Bernoulli(_ItemLikelihood):
     """Σ_i x_i log σ(f_i) + (1−x_i) log(1−σ(f_i)): the logistic likelihood (Liang et al. 2018, equation 4)."""
 

@@ -20,7 +20,7 @@ from vae_cf_tf.decoders import ConditionalPrior, Decoder, JointDecoder
 from vae_cf_tf.distributions import anchored, diagonal_normal
 from vae_cf_tf.encoders import Code, ConditionalEncoder, Encoder
 from vae_cf_tf.item_path import ItemPath
-from vae_cf_tf.likelihoods import LIKELIHOODS, Gaussian
+from vae_cf_tf.likelihoods import LIKELIHOODS, Gaussian, sampled_log_softmax
 from vae_cf_tf.optimizers import OPTIMIZERS
 from vae_cf_tf.priors import HiddenVampPrior, StandardNormal, UserVampPrior, VampPrior
 from vae_cf_tf.schedules import KLAnnealing
@@ -58,7 +58,12 @@ class Autoencoder(keras.Model):
     def __init__(self, config: Config, num_items: int, density: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.config, self.num_items = config, num_items
-        self.sparse_input = config.first_layer == "sparse" or (config.first_layer == "auto" and density < SPARSE_BELOW)
+        self.sparse_input = (
+            config.first_layer == "sparse"
+            or config.softmax_samples > 0
+            or (config.first_layer == "auto" and density < SPARSE_BELOW)
+        )
+        self.log_inclusion: tf.Tensor | None = None  # of each item, in the sampled softmax's candidates
         self.widths = {
             "hidden_dim": config.hidden_dim,
             "latent_dim": config.latent_dim,
@@ -68,6 +73,7 @@ class Autoencoder(keras.Model):
         self.annealing: KLAnnealing | None = None
         self.steps_per_pass = 0
         self.decoder_layers = config.layers if config.decoder_layers < 0 else config.decoder_layers
+        self.by_item = config.softmax_samples > 0
         self.beta = self.add_weight(shape=(), initializer="zeros", trainable=False, name="beta")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl")}
         self.item_path: ItemPath | None = None  # made when all else is trained
@@ -112,8 +118,20 @@ class Autoencoder(keras.Model):
         bags = hist.unit_norm(histories, rate, seed)
         return bags if self.sparse_input else hist.dense_rows(bags, self.num_items)
 
-    def log_likelihood(self, histories: tf.RaggedTensor, f: tf.Tensor) -> tf.Tensor:
-        return self.likelihood(f).history_log_prob(histories)
+    def log_likelihood(
+        self, histories: tf.RaggedTensor, *latent: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """log p(x|z), float [batch]; in training from sampled candidates, where the configuration says so."""
+        if seed is None or not self.config.softmax_samples:
+            return self.likelihood(self.decode(*latent)).history_log_prob(histories)
+        drawn = tf.random.stateless_uniform(
+            [self.config.softmax_samples], tf.random.fold_in(seed, 1), 0, self.num_items, tf.int32
+        )
+        candidates, places = tf.unique(tf.concat([histories.values, drawn], axis=0))
+        rows = tf.cast(histories.value_rowids(), tf.int32)
+        inclusion = tf.gather(self.log_inclusion, candidates)
+        f = self.decoder(*latent, items=candidates)
+        return sampled_log_softmax(f, rows, places[: tf.size(rows)], inclusion)
 
     # Training
 
@@ -203,14 +221,14 @@ class DAE(Autoencoder):
         super().__init__(config, num_items, density, **kwargs)
         self.encoder = Code(num_items, layers=config.layers, skips=config.encoder_skips, **self.widths, name="encoder")
         layers = config.layers - 1 if config.decoder_layers < 0 else config.decoder_layers
-        self.decoder = Decoder(num_items, layers=layers, **self.widths, name="decoder")
+        self.decoder = Decoder(num_items, layers=layers, **self.widths, by_item=self.by_item, name="decoder")
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories)),)
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         code = self.encoder(self.first_input(histories, rate, seed))
-        log_likelihood = self.log_likelihood(histories, self.decode(code))
+        log_likelihood = self.log_likelihood(histories, code, seed=seed)
         return Terms(log_likelihood, tf.zeros_like(log_likelihood))
 
 
@@ -230,7 +248,9 @@ class VAE(Autoencoder):
         super().__init__(config, num_items, density, **kwargs)
         self.encoder = self._encoder("encoder")
         self.prior = _prior(config, self.encoder, num_items, users)
-        self.decoder = Decoder(num_items, layers=self.decoder_layers, **self.widths, name="decoder")
+        self.decoder = Decoder(
+            num_items, layers=self.decoder_layers, **self.widths, by_item=self.by_item, name="decoder"
+        )
         self.own = _untrained(self._encoder("own_encoder")) if config.prior_own else []
 
     def _encoder(self, name: str) -> Encoder:
@@ -252,7 +272,7 @@ class VAE(Autoencoder):
             kl = tfd.kl_divergence(posterior, prior)
         else:
             kl = posterior.log_prob(z) - prior.log_prob(z)
-        return Terms(self.log_likelihood(histories, self.decode(z)), kl)
+        return Terms(self.log_likelihood(histories, z, seed=seed), kl)
 
     def refresh(self) -> None:
         if self.own:
@@ -283,15 +303,18 @@ class HierarchicalVAE(VAE):
         self.encoder = self._encoder("encoder")
         self.lower_encoder = self._lower_encoder("lower_encoder")
         self.prior = _prior(config, self.encoder, num_items, users)
-        self.lower_prior = ConditionalPrior(layers=config.layers, **self.widths, name="lower_prior")
-        self.decoder = JointDecoder(num_items, layers=self.decoder_layers, **self.widths, name="decoder")
+        lower_layers = config.layers if config.lower_encoder == "items" else 1
+        self.lower_prior = ConditionalPrior(layers=lower_layers, **self.widths, name="lower_prior")
+        self.decoder = JointDecoder(
+            num_items, layers=self.decoder_layers, **self.widths, by_item=self.by_item, name="decoder"
+        )
         self.own = []
         if config.prior_own:
             self.own = _untrained(self._encoder("own_encoder"), self._lower_encoder("own_lower_encoder"))
 
     def _lower_encoder(self, name: str) -> ConditionalEncoder:
         c = self.config
-        width, layers = (self.num_items, c.layers) if c.lower_encoder == "items" else (c.hidden_dim, 1)
+        width, layers = (self.num_items, c.layers) if c.lower_encoder == "items" else (c.hidden_dim, 0)
         return ConditionalEncoder(width, layers=layers, skips=c.encoder_skips, **self.widths, name=name)
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
@@ -319,7 +342,7 @@ class HierarchicalVAE(VAE):
             lower_prior = anchored(self.lower_prior(z2), own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         kl -= self.prior.distribution(rate, prior_seed).log_prob(z2) + lower_prior.log_prob(z1)
-        return Terms(self.log_likelihood(histories, self.decode(z1, z2)), kl)
+        return Terms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
 
     def _originals(self) -> list[keras.layers.Layer]:
         return [self.encoder, self.lower_encoder]
@@ -340,11 +363,27 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
     keras.utils.set_random_seed(config.seed)
     density = 1.0 if train is None else train.nnz / (train.shape[0] * num_items)
     if config.latent == "none":
-        return DAE(config, num_items, density)
-    users = None
-    if train is not None and (config.prior in ("hidden_vamp", "user_vamp") or config.pseudo_init == "users"):
-        users = random_users(train, config.pseudo_inputs, config.seed)
-    return MODELS[config.latent](config, num_items, density, users)
+        model = DAE(config, num_items, density)
+    else:
+        users = None
+        if train is not None and (config.prior in ("hidden_vamp", "user_vamp") or config.pseudo_init == "users"):
+            users = random_users(train, config.pseudo_inputs, config.seed)
+        model = MODELS[config.latent](config, num_items, density, users)
+    if config.softmax_samples and train is not None:
+        model.log_inclusion = tf.constant(log_inclusion(train, config.batch_size, config.softmax_samples))
+        for layer in model._flatten_layers():
+            if isinstance(layer, Linear) and layer.input_dim >= num_items:
+                layer.rows_only = True
+    return model
+
+
+def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.ndarray:
+    """log probability of each item to be among a step's candidates: in one of its users' histories, or one of `samples`
+    draws from the catalogue; float32 [items]."""
+    users, items = train.shape
+    counts = np.bincount(train.indices, minlength=items)
+    absent = counts * np.log1p(-min(batch_size / users, 1 - 1e-9)) + samples * np.log1p(-1 / items)  # log probability
+    return np.log(-np.expm1(absent)).astype(np.float32)
 
 
 def random_users(train: sp.csr_matrix, k: int, seed: int) -> sp.csr_matrix:

@@ -21,9 +21,14 @@ class Adam(keras.optimizers.Adam):
             self._updates = [self.add_variable((), initializer="zeros", name="updates") for _ in variables]
 
     def update_step(self, gradient, variable, learning_rate):
+        """A gradient of some rows, tf.IndexedSlices, updates those rows and their moments and reads no others."""
         index = self._get_variable_index(variable)
         step = tf.convert_to_tensor(self._updates[index]) + 1
         self._updates[index].assign(step)
+        if isinstance(gradient, tf.IndexedSlices):
+            m, v = self._momentums[index].value, self._velocities[index].value
+            self._update_rows(distinct_rows(gradient), variable, m, v, step, learning_rate)
+            return
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
@@ -37,6 +42,21 @@ class Adam(keras.optimizers.Adam):
             grad=tf.convert_to_tensor(gradient),
         )
 
+    def _update_rows(self, gradient, variable, m, v, step, learning_rate):
+        rows, g = gradient.indices, gradient.values
+        m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
+        v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
+        m.scatter_update(tf.IndexedSlices(m_rows, rows))
+        v.scatter_update(tf.IndexedSlices(v_rows, rows))
+        rate = learning_rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        variable.scatter_sub(tf.IndexedSlices(rate * m_rows / (tf.sqrt(v_rows) + self.epsilon), rows))
+
+
+def distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same gradient with every row once."""
+    rows, place = tf.unique(gradient.indices)
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows)), rows)
+
 
 class NormalizedAdam(Adam):
     """Adam on g / (‖g‖₂ + 1e-7), each gradient tensor by its own norm (Kim & Suh's code).
@@ -45,9 +65,17 @@ class NormalizedAdam(Adam):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = tf.convert_to_tensor(gradient)
-        norm = tf.sqrt(2 * tf.nn.l2_loss(gradient))
-        super().update_step(gradient / (norm + 1e-7), variable, learning_rate)
+        if isinstance(gradient, tf.IndexedSlices):
+            gradient = distinct_rows(gradient)
+            scaled = gradient.values / (_norm(gradient.values) + 1e-7)
+            super().update_step(tf.IndexedSlices(scaled, gradient.indices), variable, learning_rate)
+        else:
+            gradient = tf.convert_to_tensor(gradient)
+            super().update_step(gradient / (_norm(gradient) + 1e-7), variable, learning_rate)
+
+
+def _norm(x: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(2 * tf.nn.l2_loss(x))
 
 
 OPTIMIZERS = {"adam": Adam, "normalized_adam": NormalizedAdam}
