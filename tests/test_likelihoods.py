@@ -102,7 +102,10 @@ def test_the_sampled_normaliser_has_the_true_one_as_its_mean(rng):
         candidates = np.union1d(own, drawn)
         places = np.searchsorted(candidates, own).astype(np.int32)
         found = sampled_log_softmax(
-            tf.constant(f[:, candidates]), tf.zeros(2, tf.int32), tf.constant(places), tf.constant(np.log(p[candidates]))
+            tf.constant(f[:, candidates]),
+            tf.zeros(2, tf.int32),
+            tf.constant(places),
+            tf.constant(np.log(p[candidates])),
         )
         sums.append(np.exp((f[0, own].sum() - found.numpy()[0]) / 2))
     assert abs(np.mean(sums) - np.exp(f).sum()) < 4 * np.std(sums) / np.sqrt(len(sums))

@@ -362,7 +362,7 @@ def test_a_step_with_sampled_softmax_touches_the_rows_of_its_candidates_alone():
 def test_sampled_softmax_with_all_items_drawn_is_the_full_one():
     """With certain candidates and every item in a batch, the steps are those of the full softmax."""
     train, _ = checkerboard()
-    settings, losses = {"first_layer": "sparse", "input_dropout": 0.0}, []
+    settings, losses, kernel = {"first_layer": "sparse", "input_dropout": 0.0}, [], None
     for samples in (0, 2_000):
         model = build(small_config(BASELINE, softmax_samples=samples, **settings), 20, train).compile_for(4)
         if samples:
@@ -370,7 +370,7 @@ def test_sampled_softmax_with_all_items_drawn_is_the_full_one():
         kernel = model.decoder.output_layer.kernel.numpy()
         history = model.fit(batches.shuffled(train, 10, seed=0), epochs=2, steps_per_epoch=8, verbose=0).history
         losses.append(history["loss"])
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_inclusion_counts_users_and_draws():

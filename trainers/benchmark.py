@@ -24,6 +24,7 @@ PRESETS = {  # training users, items, interactions
     "ml-1m": (4_834, 3_497, 462_827),
     "ml-20m": (116_677, 20_108, 8_500_000),
     "netflix": (383_435, 17_769, 47_000_000),
+    "wide": (200_000, 1_000_000, 20_000_000),
 }
 
 
@@ -31,12 +32,13 @@ def main(argv: list[str]) -> None:
     config = config_from_flags()
     variants = [_overridden(config, text) for text in ["", *flags.FLAGS.compare]]
     quiet.import_tensorflow()
-    results = benchmark(variants, flags.FLAGS.preset, flags.FLAGS.steps)
+    results = benchmark(variants, flags.FLAGS.preset, flags.FLAGS.steps, flags.FLAGS.items)
     print(json.dumps(results, indent=1))
 
 
 def define_benchmark_flags() -> None:
     flags.DEFINE_enum("preset", "ml-1m", list(PRESETS), "Data set whose shape the interactions have.")
+    flags.DEFINE_integer("items", 0, "Items in place of the preset's; 0: the preset's.", lower_bound=0)
     flags.DEFINE_multi_string("compare", [], "Settings of a further run, such as prior=hidden_vamp,batch_size=500.")
     flags.DEFINE_integer("steps", 20, "Steps that are timed.", lower_bound=3)
 
@@ -55,13 +57,24 @@ def _overridden(config: Config, text: str) -> tuple[str, Config]:
     return text or "as given", Config(**values)
 
 
-def benchmark(variants: list[tuple[str, Config]], preset: str, steps: int) -> list[dict[str, Any]]:
-    """Times `steps` training steps of each variant on the preset's shape, one after the other."""
+def benchmark(variants: list[tuple[str, Config]], preset: str, steps: int, own_items: int = 0) -> list[dict[str, Any]]:
+    """Times `steps` training steps of each variant on the preset's shape, one after the other.
+
+    Args:
+      variants: names and settings.
+      preset: of PRESETS.
+      steps: timed steps.
+      own_items: items in place of the preset's; 0: the preset's.
+    """
     from vae_cf_tf.data.synthetic import synthetic_matrix
 
     users, items, interactions = PRESETS[preset]
+    items = own_items or items
     train = synthetic_matrix(users, items, interactions, seed=0)
-    return [{"preset": preset, "settings": name} | _measured(config, train, steps) for name, config in variants]
+    return [
+        {"preset": preset, "items": items, "settings": name} | _measured(config, train, steps)
+        for name, config in variants
+    ]
 
 
 def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
@@ -115,8 +128,9 @@ def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps
     def backward():
         with tf.GradientTape() as tape:
             loss = forward()
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables) if g is not None]
-        return tf.add_n([tf.reshape(g, [-1])[0] for g in gradients])
+        gradients = [g for g in tape.gradient(loss, variables) if g is not None]
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        return tf.add_n([tf.reshape(g, [-1])[0] for g in values])
 
     @tf.function
     def prior():

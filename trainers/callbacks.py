@@ -86,7 +86,8 @@ class Validate(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = evaluation.evaluate(self.rank, self.held_out, self.batch_size)
         self.figures = {f"val_{name}": float(np.mean(values)) for name, values in figures.items()}
-        terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, self.batch_size)]
+        users = evaluation.users_at_once(self.batch_size, self.held_out.fold_in.shape[1])
+        terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, users)]
         self.figures["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
         self.figures["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
         self.figures["seconds"] = self.ended - self.started

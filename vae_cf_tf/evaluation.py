@@ -12,16 +12,24 @@ from vae_cf_tf.data.split import HeldOut
 Ranker = Callable[[sp.csr_matrix], np.ndarray]
 """From fold-in histories [users, items] to the best unseen items, int [users, TOP], best first."""
 
+SCORES = 50_000_000
+
 
 def evaluate(rank: Ranker, held_out: HeldOut, batch_size: int) -> dict[str, np.ndarray]:
     """Every metric of every held-out user with targets, float64 [users with targets] each."""
     judged = held_out.with_targets()
+    batch_size = users_at_once(batch_size, judged.target.shape[1])
     fold_in, target = judged.fold_in, judged.target
     hit = np.empty((target.shape[0], metrics.TOP), bool)
     for start in range(0, len(hit), batch_size):
         place = slice(start, start + batch_size)
         hit[place] = metrics.hits(rank(fold_in[place]), target[place])
     return metrics.per_user(hit, np.diff(target.indptr))
+
+
+def users_at_once(batch_size: int, num_items: int) -> int:
+    """`batch_size`, or fewer where their scores would be more than SCORES numbers."""
+    return min(batch_size, max(1, SCORES // num_items))
 
 
 def model_ranker(model: tf.keras.Model) -> Ranker:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf import batches, gram, metrics
+from vae_cf_tf import batches, evaluation, gram, metrics
 from vae_cf_tf.blocks import Linear
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
@@ -135,7 +135,7 @@ def choose_weight(
       batch_size: users at a time.
     """
     judged = held_out.with_targets()
-    weights = tf.constant(WEIGHTS)
+    weights, batch_size = tf.constant(WEIGHTS), evaluation.users_at_once(batch_size, judged.target.shape[1])
 
     @tf.function(input_signature=[batches.HISTORIES])
     def rankings(histories):
