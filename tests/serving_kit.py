@@ -8,8 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import scipy.sparse as sp
+
 from export.savedmodel import export_model
 from vae_cf_tf.config import Config
+from vae_cf_tf.item_path import ItemPath
 from vae_cf_tf.models import Autoencoder, build
 
 SMALL = {"hidden_dim": 12, "latent_dim": 5, "pseudo_inputs": 4}
@@ -24,12 +28,27 @@ def model(**settings) -> Autoencoder:
     return build(Config(**{**SMALL, **settings}), len(ITEM_IDS))
 
 
+def default_model(path: str = "whole") -> Autoencoder:
+    """A model of the kind that vamp.flags makes, with an item path that is held whole or by rows."""
+    made = model(
+        latent="hierarchical", prior="user_vamp", prior_own=0.75, layers=3, encoder_skips="dense",
+        lower_encoder="hidden", decoder_layers=0,
+    )  # fmt: skip
+    made.item_path = ItemPath(len(ITEM_IDS), megabytes=1 if path == "whole" else 0, name="item_path")
+    rng = np.random.default_rng(0)
+    users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
+    made.item_path.fit(users, l2=0.5, max_items=100)
+    made.item_path.weight.assign(4.0)
+    return made
+
+
 @functools.cache
-def exported(weights: str = "float32") -> Path:
-    """The SavedModel of a hierarchical, gated, two-layer model."""
+def exported(weights: str = "float32", path: str = "") -> Path:
+    """The SavedModel of a hierarchical, gated, two-layer model; with `path`, of a `default_model`."""
     folder = Path(tempfile.mkdtemp(prefix="serving_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return export_model(model(), ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
+    made = default_model(path) if path else model()
+    return export_model(made, ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
 
 
 def elsewhere(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:

@@ -87,3 +87,19 @@ def test_the_anchored_prior_is_recvaes_composite_in_float64(rng):
     expected = np.log(sum(w * np.exp(p) for w, p in zip((0.3, 0.5, 0.2), parts, strict=True))).sum(1)
     found = anchored(tuple(map(tf.constant, base)), tuple(map(tf.constant, own)), 0.5).log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_mixture_that_leaves_one_out_is_that_of_the_others(parameters, rng):
+    mean, log_variance = parameters
+    z = tf.constant(rng.normal(size=(11, 5)))
+    mixture = MixtureOfNormals(mean, log_variance, leave_one_out=True)
+    assert mixture.batch_shape == (11,)
+    others = [np.delete(np.arange(11), k) for k in range(11)]
+    expected = [
+        reference_mixture(tf.gather(mean, o), tf.gather(log_variance, o)).log_prob(z[k]) for k, o in enumerate(others)
+    ]
+    np.testing.assert_allclose(mixture.log_prob(z), expected, rtol=1e-10)
+    with pytest.raises(NotImplementedError, match="sample the whole one"):
+        mixture.sample(3)
+    alone = MixtureOfNormals(mean[:1], log_variance[:1], leave_one_out=True)
+    assert np.isfinite(alone.log_prob(z[:1])).all()  # a batch of one user

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_kit import ITEM_IDS, TOP_K, elsewhere, exported, model
+from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, model
 
 from export import messages, plain
 from export.recommender import Recommender
@@ -53,10 +53,16 @@ def columns(rows: list[list[str]]) -> tf.RaggedTensor:
     return tf.ragged.constant(found, dtype=tf.int32, ragged_rank=1)
 
 
-@pytest.mark.parametrize("settings", NETWORKS + LIKELIHOODS, ids=lambda s: "-".join(map(str, s.values())))
-def test_scores_and_embedding_equal_the_keras_model(settings, tmp_path):
-    rows = random_histories(20)
-    trained = model(**settings)
+MADE = {"-".join(map(str, s.values())): functools.partial(model, **s) for s in NETWORKS + LIKELIHOODS} | {
+    "default": default_model,
+    "item path by rows": functools.partial(default_model, "rows"),
+    "sampled softmax": functools.partial(model, latent="flat", prior="standard", softmax_samples=5),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
+    rows, trained = random_histories(20), MADE[name]()
     expected, embedding = trained(columns(rows)).numpy(), trained.embed(columns(rows)).numpy()
     made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path).signatures
     assert expected.std() > 1e-3

@@ -24,6 +24,7 @@ CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
     "gaussian": small_config(BASELINE, likelihood="gaussian"),
     "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
     "users' posteriors": small_config(EVCF, prior="user_vamp"),
+    "the batch's posteriors": small_config(EVCF, prior="batch_vamp"),
     "recvae": small_config(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
     "own hierarchy": small_config(EVCF, prior_own=0.75, encoder_passes=1, beta_scale="item"),
     "sampled softmax": small_config(BASELINE, softmax_samples=5),
@@ -378,3 +379,20 @@ def test_inclusion_counts_users_and_draws():
     found = np.exp(models.log_inclusion(train, batch_size=10, samples=3))
     counts = np.asarray(train.sum(0)).ravel()
     np.testing.assert_allclose(found, 1 - 0.8**counts * 0.75**3, rtol=1e-5)
+
+
+def test_the_batchs_prior_is_the_mixture_of_its_other_users_in_training_alone():
+    train, _ = checkerboard()
+    settings = {"latent": "flat", "layers": 1, "input_dropout": 0.0}
+    model = build(small_config(EVCF, prior="batch_vamp", **settings), 20, train)
+    model.refresh()
+    histories = batches.ragged(train[:4])
+    mean, log_variance = (np.asarray(p, np.float64) for p in model.encoder(model.first_input(histories)))
+    z = np.asarray(model.encoder.posterior(model.first_input(histories)).sample(seed=tf.random.split(SEED, 3)[1]))
+    densities = np.exp(normal_log_prob(z[:, None], mean[None], log_variance[None]))
+    prior = np.log((densities.sum(1) - densities.diagonal()) / 3)
+    kl = normal_log_prob(z, mean, log_variance) - prior
+    np.testing.assert_allclose(model.terms(histories, SEED).kl, kl, rtol=1e-3)
+    users = build(small_config(EVCF, prior="user_vamp", **settings), 20, train)
+    users.refresh()
+    np.testing.assert_allclose(model.terms(histories).kl, users.terms(histories).kl, rtol=1e-6)

@@ -28,6 +28,7 @@ TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32,
 NASTY = '<script>alert("x")</script> & Söhne'
 MODELS = {
     "hvamp": {"latent": "hierarchical", "prior": "vamp"},
+    "users": {"latent": "hierarchical", "prior": "user_vamp", "prior_own": 0.75, "item_path": "linear"},
     "hidden": {"latent": "flat", "prior": "hidden_vamp", "likelihood": "bernoulli"},
     "standard": {"latent": "flat", "prior": "standard", "block": "tanh", "layers": 1},
     "dae": {"latent": "none", "prior": "standard", "layers": 1, "ease_max_items": 1},
@@ -106,8 +107,8 @@ def test_titles_are_text_and_no_markup(made):
 def test_each_model_has_the_sections_that_it_can_have(made):
     kind, _, path, page = made
     assert ("Latent space" in page.headings) == (kind != "dae")
-    assert ("weighs most" in page.text) == (kind == "hvamp")
-    assert ("recommends" in page.text) == (kind in ("hvamp", "hidden"))
+    assert ("weighs most" in page.text) == (kind in ("hvamp", "users"))
+    assert ("recommends" in page.text) == (kind in ("hvamp", "users", "hidden"))
     assert ("KL term of a user" in page.text) == (kind != "dae")
     assert ("EASE, λ 50" in page.text) == (kind != "dae")  # whose catalogue was too large for it
     names = {file.name for file in path.parent.iterdir()}

@@ -21,6 +21,7 @@ ROWS = [
 ALLOWED = {
     name
     for line in (
+        "LogicalAnd Mean SquaredDifference StopGradient TensorListFromTensor TensorListGetItem UnsortedSegmentSum",
         "AddV2 AssignVariableOp BiasAdd Bincount Cast ConcatV2 Const Cumsum DenseBincount DisableCopyOnRead Fill",
         "Gather GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN InitializeTableFromTextFileV2",
         "Less LogSoftmax LookupTableFindV2 MatMul Max Maximum MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual",
@@ -40,17 +41,20 @@ def meta_graph(version: Path):
     return saved.meta_graphs[0]
 
 
-@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
-def test_no_operation_outside_the_standard_kernels(weights):
-    graph = meta_graph(exported(weights)).graph_def
+MODELS = [("float32", ""), ("bfloat16", ""), ("float32", "whole"), ("bfloat16", "rows")]
+
+
+@pytest.mark.parametrize(("weights", "path"), MODELS)
+def test_no_operation_outside_the_standard_kernels(weights, path):
+    graph = meta_graph(exported(weights, path)).graph_def
     found = {node.op for node in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
     assert "MatMul" in found
     assert found <= ALLOWED, found - ALLOWED
 
 
-@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
-def test_every_signature_answers_through_the_c_api_as_through_python(weights, tmp_path):
-    version = exported(weights)
+@pytest.mark.parametrize(("weights", "path"), MODELS)
+def test_every_signature_answers_through_the_c_api_as_through_python(weights, path, tmp_path):
+    version = exported(weights, path)
     loaded = tf.saved_model.load(str(version))
     rectangle = messages.rectangle(ROWS)
     history = [item.encode() for row in rectangle for item in row]

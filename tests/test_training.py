@@ -82,11 +82,25 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     rows = rows_but_times(workdir)
     assert [int(r["epoch"]) for r in rows] == [1, 2, 3, 4, 5, 6]
     assert {"epoch", "beta", "loss", "nll", "kl", "val_ndcg@100", "val_nll", "val_kl"} <= set(rows[0])
-    assert float(rows[0]["beta"]) == pytest.approx(0.15 / 25)
+    assert float(rows[0]["beta"]) == pytest.approx(0.005)
     best = max(float(r["val_ndcg@100"]) for r in rows)
     assert float(rows[values["best_epoch"] - 1]["val_ndcg@100"]) == best
-    assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(best, abs=1e-12)
+    path = checkpoints.read_meta(workdir / "item_path.npz")
+    tried = dict(map(tuple, path["tried"]))
+    assert path["epoch"] == values["best_epoch"]
+    assert tried[0.0] == pytest.approx(best, abs=1e-12)  # without the path
+    assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(max(tried.values()), abs=1e-6)
     assert list((workdir / "tensorboard").rglob("events.out.*"))
+
+
+def test_a_lost_item_path_is_made_again(finished, log, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "item_path.npz").write_bytes(b"damaged")
+    result = run(*tiny(log, workdir))
+    assert result.returncode == 0, result.stderr
+    assert "Item path: weight" in result.stdout
+    assert metrics(workdir) == metrics(finished[0])
 
 
 def test_a_person_reads_table_paths_and_titles_and_no_noise(finished):
@@ -166,7 +180,7 @@ def test_mistakes_are_one_line_and_leave_nothing(log, tmp_path):
 def test_a_workdir_of_another_configuration_is_refused(finished, log):
     workdir, _ = finished
     before = (workdir / "config.json").read_text()
-    one_line_error(run(*tiny(log, workdir, "--beta_cap=0.9")), "beta_cap is 0.15 there and 0.9 here", "--workdir")
+    one_line_error(run(*tiny(log, workdir, "--beta_cap=0.9")), "beta_cap is 0.005 there and 0.9 here", "--workdir")
     assert (workdir / "config.json").read_text() == before
 
 

@@ -31,7 +31,8 @@ def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]
       config: its settings.
       mean_history: items of a mean history.
     """
-    batch, k = config.batch_size, config.pseudo_inputs if config.prior != "standard" else 0
+    batch = config.batch_size
+    k = {"standard": 0, "batch_vamp": batch}.get(config.prior, config.pseudo_inputs)
     items, learned = catalogue(model), config.prior in ("vamp", "hidden_vamp")
     kept = batch * mean_history * (1 - config.input_dropout)
     users = sparse_bytes = pseudo = 0.0

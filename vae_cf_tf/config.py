@@ -58,8 +58,8 @@ class Config:
         "vamp",
         "Prior of the (upper) latent variable: N(0, I); a mixture of posteriors at learned pseudo-inputs; the same at "
         "points learned behind the encoder's first block, whose cost does not depend on the catalogue; a mixture of "
-        "the posteriors of training users, encoded anew every epoch.",
-        ("standard", "vamp", "hidden_vamp", "user_vamp"),
+        "the posteriors of training users, encoded anew every epoch; in training, of those of the batch's other users.",
+        ("standard", "vamp", "hidden_vamp", "user_vamp", "batch_vamp"),
     )
     prior_own: float = _setting(
         0.0,

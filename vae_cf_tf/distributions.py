@@ -31,16 +31,22 @@ def anchored(base: tuple[tf.Tensor, tf.Tensor], own: tuple[tf.Tensor, tf.Tensor]
 class MixtureOfNormals(tfd.Distribution):
     """1/K Σ_k N(z; mean_k, diag exp(log_variance_k)), one mixture shared by all rows.
 
+    Leaving one out, row k has the mixture of the K − 1 others instead.
+
     Differs from `tfd.MixtureSameFamily` in that its log_prob never builds a [batch, K, latent] tensor: the exponent of
     a diagonal Gaussian is linear in (z², z), so all components of all rows are two matrix products.
 
     Args:
       mean: float [K, latent].
       log_variance: float [K, latent].
+      leave_one_out: see above; the batch then has K rows.
     """
 
-    def __init__(self, mean: tf.Tensor, log_variance: tf.Tensor, name: str = "MixtureOfNormals"):
+    def __init__(
+        self, mean: tf.Tensor, log_variance: tf.Tensor, leave_one_out: bool = False, name: str = "MixtureOfNormals"
+    ):
         parameters = dict(locals())
+        self._leave_one_out = leave_one_out
         with tf.name_scope(name):
             self._loc = tf.convert_to_tensor(mean)
             self._log_variance = tf.convert_to_tensor(log_variance)
@@ -54,10 +60,10 @@ class MixtureOfNormals(tfd.Distribution):
         )
 
     def _batch_shape(self):
-        return tf.TensorShape([])
+        return self._loc.shape[:1] if self._leave_one_out else tf.TensorShape([])
 
     def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
+        return tf.shape(self._loc)[:1] if self._leave_one_out else tf.constant([], tf.int32)
 
     def _event_shape(self):
         return self._loc.shape[-1:]
@@ -75,9 +81,16 @@ class MixtureOfNormals(tfd.Distribution):
         constant = -0.5 * tf.reduce_sum(mean * weighted + self._log_variance, axis=1)  # [K]
         constant -= 0.5 * math.log(2 * math.pi) * tf.cast(latent, z.dtype) + tf.math.log(tf.cast(components, z.dtype))
         exponent = tf.matmul(flat, weighted, transpose_b=True) - 0.5 * tf.matmul(flat**2, precision, transpose_b=True)
-        return tf.reshape(tf.reduce_logsumexp(exponent + constant, axis=1), tf.shape(z)[:-1])  # exponent: [N, K]
+        exponent += constant  # [N, K]
+        if self._leave_one_out:
+            others = tf.cast(tf.maximum(components - 1, 1), z.dtype)
+            constant = tf.math.log(tf.cast(components, z.dtype) / others)
+            exponent = tf.linalg.set_diag(exponent + constant, tf.fill([components], z.dtype.min / 2))
+        return tf.reshape(tf.reduce_logsumexp(exponent, axis=1), tf.shape(z)[:-1])
 
     def _sample_n(self, n: tf.Tensor, seed=None) -> tf.Tensor:
+        if self._leave_one_out:
+            raise NotImplementedError("A mixture that leaves one out is for densities; sample the whole one.")
         which_seed, noise_seed = tfp.random.split_seed(seed)
         which = tf.random.stateless_uniform([n], which_seed, 0, tf.shape(self._loc)[0], dtype=tf.int32)
         noise = tf.random.stateless_normal([n, tf.shape(self._loc)[1]], noise_seed, dtype=self.dtype)

@@ -22,7 +22,7 @@ from vae_cf_tf.encoders import Code, ConditionalEncoder, Encoder
 from vae_cf_tf.item_path import ItemPath
 from vae_cf_tf.likelihoods import LIKELIHOODS, Gaussian, sampled_log_softmax
 from vae_cf_tf.optimizers import OPTIMIZERS
-from vae_cf_tf.priors import HiddenVampPrior, StandardNormal, UserVampPrior, VampPrior
+from vae_cf_tf.priors import BatchVampPrior, HiddenVampPrior, StandardNormal, UserVampPrior, VampPrior
 from vae_cf_tf.schedules import KLAnnealing
 
 tfd = tfp.distributions
@@ -262,9 +262,10 @@ class VAE(Autoencoder):
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         x_seed, z_seed, prior_seed = _split_seed(seed, 3)
-        posterior = self.encoder.posterior(self.first_input(histories, rate, x_seed))
+        parameters = self.encoder(self.first_input(histories, rate, x_seed))
+        posterior = diagonal_normal(*parameters)
         z = _draw(posterior, z_seed)
-        prior = self.prior.distribution(rate, prior_seed)
+        prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
         if self.own:
             own = self.own[0](self.first_input(histories))
             prior = anchored((tf.zeros_like(z), tf.zeros_like(z)), own, self.config.prior_own)
@@ -327,7 +328,8 @@ class HierarchicalVAE(VAE):
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = _split_seed(seed, 5)
         h = self.encoder.hidden(self.first_input(histories, rate, upper_seed))
-        upper = diagonal_normal(*self.encoder.heads(h))
+        parameters = self.encoder.heads(h)
+        upper = diagonal_normal(*parameters)
         z2 = _draw(upper, z2_seed)
         if self.config.lower_encoder == "items":
             h = self.first_input(histories, rate, lower_seed)  # with dropout of its own
@@ -341,7 +343,8 @@ class HierarchicalVAE(VAE):
             own = own_lower_encoder(h, tf.stop_gradient(z2))
             lower_prior = anchored(self.lower_prior(z2), own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
-        kl -= self.prior.distribution(rate, prior_seed).log_prob(z2) + lower_prior.log_prob(z1)
+        upper_prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
+        kl -= upper_prior.log_prob(z2) + lower_prior.log_prob(z1)
         return Terms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
 
     def _originals(self) -> list[keras.layers.Layer]:
@@ -366,7 +369,9 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
         model = DAE(config, num_items, density)
     else:
         users = None
-        if train is not None and (config.prior in ("hidden_vamp", "user_vamp") or config.pseudo_init == "users"):
+        if train is not None and (
+            config.prior in ("hidden_vamp", "user_vamp", "batch_vamp") or config.pseudo_init == "users"
+        ):
             users = random_users(train, config.pseudo_inputs, config.seed)
         model = MODELS[config.latent](config, num_items, density, users)
     if config.softmax_samples and train is not None:
@@ -395,10 +400,11 @@ def random_users(train: sp.csr_matrix, k: int, seed: int) -> sp.csr_matrix:
 def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matrix | None) -> keras.layers.Layer:
     if config.prior == "standard":
         return StandardNormal(config.latent_dim, name="prior")
-    if config.prior == "user_vamp":
+    if config.prior in ("user_vamp", "batch_vamp"):
         if users is None:  # likewise: only the shape counts
             users = sp.csr_matrix((config.pseudo_inputs, num_items), dtype=np.float32)
-        return UserVampPrior(encoder, users, config.latent_dim, name="prior")
+        made = UserVampPrior if config.prior == "user_vamp" else BatchVampPrior
+        return made(encoder, users, config.latent_dim, name="prior")
     if config.prior == "hidden_vamp":
         if users is None:  # only the shape counts: the weights are loaded
             start = np.zeros((config.pseudo_inputs, config.hidden_dim), np.float32)

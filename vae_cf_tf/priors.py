@@ -14,6 +14,9 @@ from vae_cf_tf.histories import Bags, dropout, unit_norm
 
 tfd = tfp.distributions
 
+Posteriors = tuple[tf.Tensor, tf.Tensor]
+"""Mean and log-variance of a training batch's users, float [batch, latent] each."""
+
 
 class StandardNormal(keras.layers.Layer):
     """p(z) = N(0, I) (Liang et al. 2018)."""
@@ -22,7 +25,9 @@ class StandardNormal(keras.layers.Layer):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
 
-    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+    def distribution(
+        self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
+    ) -> tfd.Distribution:
         """The prior; it has no random part, and the arguments are those of every prior."""
         zeros = tf.zeros([self.latent_dim])
         return diagonal_normal(zeros, zeros)
@@ -58,7 +63,9 @@ class VampPrior(keras.layers.Layer):
         )
         self.built = True
 
-    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+    def distribution(
+        self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
+    ) -> tfd.Distribution:
         """The prior under the encoder's present weights, with input dropout at `rate` drawn from `seed`."""
         u = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), 0.0, 1.0)
         return MixtureOfNormals(*self._encode(dropout(u, rate, seed)))
@@ -87,7 +94,9 @@ class HiddenVampPrior(keras.layers.Layer):
         )
         self.built = True
 
-    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+    def distribution(
+        self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
+    ) -> tfd.Distribution:
         """The prior under the encoder's present weights; the arguments are those of every prior."""
         return MixtureOfNormals(*self._encode(tf.convert_to_tensor(self.pseudo_inputs)))
 
@@ -121,9 +130,27 @@ class UserVampPrior(keras.layers.Layer):
         self.means.assign(means)
         self.log_variances.assign(log_variances)
 
-    def distribution(self, rate: float = 0.0, seed: tf.Tensor | None = None) -> tfd.Distribution:
+    def distribution(
+        self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
+    ) -> tfd.Distribution:
         """The prior as of the last refresh; the arguments are those of every prior."""
         return MixtureOfNormals(tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances))
 
 
-PRIORS = ("standard", "vamp", "hidden_vamp", "user_vamp")
+class BatchVampPrior(UserVampPrior):
+    """In training, for each user of a batch: 1/(B−1) Σ_{b≠u} q(z|x_b), a mixture of the posteriors of the others.
+
+    The VampPrior stands in for the mixture of all users' posteriors, the optimal prior, at K learned points (Tomczak &
+    Welling 2018, equations 8 and 9); this estimates it from the users at hand, whose posteriors are known already, so
+    that it costs its density alone. Differs from `UserVampPrior` in that components are new in every step, and pass on
+    gradients. Outside training it is that prior.
+    """
+
+    def distribution(
+        self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
+    ) -> tfd.Distribution:
+        """The prior of a training batch's users, or, without a batch, that of `UserVampPrior`."""
+        return super().distribution() if batch is None else MixtureOfNormals(*batch, leave_one_out=True)
+
+
+PRIORS = ("standard", "vamp", "hidden_vamp", "user_vamp", "batch_vamp")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from vae_cf_tf import batches
 from vae_cf_tf.distributions import MixtureOfNormals
 from vae_cf_tf.models import Autoencoder
-from vae_cf_tf.priors import VampPrior
+from vae_cf_tf.priors import UserVampPrior, VampPrior
 
 
 class Normals(NamedTuple):
@@ -51,7 +51,11 @@ def examine(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int, seed: i
 
 def _components(model: Autoencoder, prior: MixtureOfNormals) -> Components:
     parts = (np.asarray(prior.parameters[name], np.float64) for name in ("mean", "log_variance"))
-    items = np.clip(model.prior.pseudo_inputs.numpy(), 0, 1) if isinstance(model.prior, VampPrior) else None
+    items = None
+    if isinstance(model.prior, VampPrior):
+        items = np.clip(model.prior.pseudo_inputs.numpy(), 0, 1)
+    elif isinstance(model.prior, UserVampPrior):
+        items = model.prior.users.toarray()
     return Components(Normals(*parts), items)
 
 

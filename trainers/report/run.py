@@ -21,6 +21,7 @@ _NAMES = {
     ("flat", "vamp"): "Vamp",
     ("hierarchical", "standard"): "Hierarchical VAE",
     ("hierarchical", "vamp"): "H+Vamp",
+    ("hierarchical", "user_vamp"): "H+Vamp over users",
 }
 
 
