@@ -63,3 +63,16 @@ def test_compared_settings_are_checked():
 def test_a_sparse_matrix_of_a_presets_shape_chooses_the_sparse_layer():
     train = sp.random(100, 400, 0.01, format="csr", dtype=np.float32, random_state=0)
     assert build(small_config(BASELINE), 400, train).sparse_input
+
+
+def test_a_wide_catalogue_counts_with_its_candidates(monkeypatch):
+    monkeypatch.setitem(benchmark.PRESETS, "wide", (200, 500, 900))
+    config = small_config(ROOT / "trainers" / "flags" / "wide.flags", softmax_samples=20)
+    (result,) = benchmark.benchmark([("as given", config)], "wide", steps=3, own_items=9_000)
+    assert result["items"] == 9_000
+    assert result["first_layer"] == "sparse"
+    optimiser = next(ms for name, ms in result["floors_ms"].items() if name.startswith("optimiser"))
+    assert optimiser < 0.1 * 28 * 2 * 9_000 * 32 / result["bandwidth_gb_per_second"] / 1e6
+    train = sp.random(200, 9_000, 0.001, format="csr", dtype=np.float32, random_state=0)
+    model = build(config, 9_000, train)
+    assert 20 + 5 * 9 * 0.5 < floor.catalogue(model) < 20 + 10 * 9 * 1.5

@@ -19,8 +19,8 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.histories import Bags
 
 USER_POWER = ITEM_POWER = 0.25
-WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(15)))
-"""The values of w that are tried: none, and 1 to 128 in steps of √2."""
+WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
+"""The values of w that are tried: none, and 1 to 512 in steps of √2."""
 
 
 class ItemPath(keras.layers.Layer):
