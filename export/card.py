@@ -15,7 +15,7 @@ from vae_cf_tf.workdir import Workdir
 NAME = "model_card.json"
 _HISTORIES = (
     "none: the warm-up requests are items drawn at random from the catalogue, and pseudo-inputs, which may start from "
-    "training users, stay in the run"
+    "training users or be their histories, stay in the run; an item path is made of sums over all training users"
 )
 
 

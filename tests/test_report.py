@@ -108,6 +108,7 @@ def test_each_model_has_the_sections_that_it_can_have(made):
     kind, _, path, page = made
     assert ("Latent space" in page.headings) == (kind != "dae")
     assert ("weighs most" in page.text) == (kind in ("hvamp", "users"))
+    assert ("without the path" in page.text) == (kind == "users")
     assert ("recommends" in page.text) == (kind in ("hvamp", "users", "hidden"))
     assert ("KL term of a user" in page.text) == (kind != "dae")
     assert ("EASE, λ 50" in page.text) == (kind != "dae")  # whose catalogue was too large for it

@@ -79,8 +79,9 @@ def _components(run: Run, components: latent.Components, shares: np.ndarray, top
     )
     if inputs is not None:
         said += (
-            " A component is the posterior of one pseudo-input, a learned history or a training user's. Weighs most: the "
-            "items with the largest weights (from 0 to 1) in it, of equal ones the less usual first. Where the two columns have little to do with each other, the "
+            " A component is the posterior of one pseudo-input, a learned history or a training user's. Weighs most: "
+            "the items with the largest weights (from 0 to 1) in it, of equal ones the less usual first. Where the two "
+            "columns have little to do with each other, the "
             "pseudo-input is a code that only the encoder reads, not a typical history."
         )
     head = ["component (users)", *(["weighs most"] if inputs is not None else []), "recommends"]
