@@ -55,6 +55,13 @@ def test_the_withheld_item_of_a_checkerboard_ranks_first(trained):
     np.testing.assert_array_equal(scores.argmax(axis=1), withheld)
 
 
+def test_scores_rank_as_the_log_probabilities_do(trained):
+    model, train, *_ = trained
+    scores, log_probs = (np.asarray(f(batches.ragged(train)), np.float64) for f in (model.scores, model))
+    order = np.argsort(scores, axis=1)
+    assert (np.diff(np.take_along_axis(log_probs, order, 1), axis=1) > -1e-5).all()
+
+
 def test_shapes_and_finite_answers_an_empty_history_too(trained):
     model, train, *_ = trained
     histories = tf.ragged.constant([[], [1, 3], list(range(20))], dtype=tf.int32, row_splits_dtype=tf.int32)

@@ -37,7 +37,7 @@ def model_ranker(model: tf.keras.Model) -> Ranker:
 
     @tf.function(input_signature=[batches.HISTORIES])
     def best(histories):
-        scores = model(histories)
+        scores = model.scores(histories)
         seen = tf.stack([histories.value_rowids(), histories.values], axis=1)
         never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
         return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices

@@ -100,12 +100,19 @@ class Autoencoder(keras.Model):
 
     def call(self, histories: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
         """Item log-probabilities at the posterior mean, float [batch, num_items]; seen items are not masked."""
-        scores = self.deep_log_probs(histories)
-        return scores if self.item_path is None else tf.nn.log_softmax(scores + self.item_path(histories))
+        if self.item_path is None:
+            return self.deep_log_probs(histories)
+        return tf.nn.log_softmax(self.scores(histories))
 
     def deep_log_probs(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """What `call` returns where there is no item path."""
         return self.likelihood(self.decode(*self.latent(histories))).item_log_probs()
+
+    def scores(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        """Float [batch, num_items], in the order of `call`, which normalises them over the catalogue."""
+        if self.item_path is None:
+            return self.decode(*self.latent(histories))  # log-probabilities rise with it under every likelihood
+        return self.deep_log_probs(histories) + self.item_path(histories)
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """Posterior mean of all latent variables side by side, float [batch, latent]."""
