@@ -21,7 +21,7 @@ ROWS = [
 ALLOWED = {
     name
     for line in (
-        "LogicalAnd Mean SquaredDifference StopGradient TensorListFromTensor TensorListGetItem UnsortedSegmentSum",
+        "LogicalAnd Mean SquaredDifference StopGradient TensorListFromTensor TensorListGetItem",
         "AddV2 AssignVariableOp BiasAdd Bincount Cast ConcatV2 Const Cumsum DenseBincount DisableCopyOnRead Fill",
         "Gather GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN InitializeTableFromTextFileV2",
         "Less LogSoftmax LookupTableFindV2 MatMul Max Maximum MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual",

