@@ -77,10 +77,16 @@ def version_in(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [p for p in folder.iterdir() if p.name.isdecimal()] if folder.is_dir() else []
-    if not versions:
+    newest = newest_version(folder)
+    if newest is None:
         raise UserError(f"{folder} is no SavedModel and holds no version of one. Give what export.main wrote.")
-    return max(versions, key=lambda p: int(p.name))
+    return newest
+
+
+def newest_version(folder: Path) -> Path | None:
+    """The version of the largest number in a model's folder, if there is any."""
+    versions = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    return max(versions, key=lambda path: int(path.name), default=None)
 
 
 def read(version: Path) -> dict[str, Any]:

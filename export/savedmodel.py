@@ -76,12 +76,6 @@ def export_model(
         return _published(made, Path(export_dir))
 
 
-def newest_version(export_dir: Path) -> Path | None:
-    """The version of the largest number in a model's folder, if there is any."""
-    versions = [path for path in export_dir.glob("*") if path.name.isdecimal()]
-    return max(versions, key=lambda path: int(path.name), default=None)
-
-
 def _check_ids(item_ids: list[str]) -> None:
     """item_ids.txt holds an id a line, and "" is padding."""
     if bad := [item for item in item_ids if "\n" in item or "\r" in item]:
@@ -126,7 +120,7 @@ def _published(made: Path, export_dir: Path) -> Path:
         os.fsync(descriptor)
         os.close(descriptor)
     while True:
-        last = newest_version(export_dir)
+        last = card.newest_version(export_dir)
         version = export_dir / str(int(last.name) + 1 if last else 1)
         try:
             os.rename(made, version)

@@ -160,7 +160,7 @@ def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(made):
             np.testing.assert_array_equal(again[part], good[part])
     for part in rankings.PARTS:
         expected = evaluation.evaluate(evaluation.model_ranker(model), getattr(split, part), 7)
-        found = rankings.per_user(good[part], getattr(split, part).with_targets())
+        found = evaluation.per_user(good[part], getattr(split, part).with_targets())
         for metric in expected:
             np.testing.assert_array_equal(found[metric], expected[metric])
 

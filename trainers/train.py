@@ -15,7 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from export.savedmodel import export_run, newest_version
+from export.card import newest_version
+from export.savedmodel import export_run
 from trainers import summary
 from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
 from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics, trained
@@ -49,7 +50,8 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     keep = _fit(model, split, config, workdir, say)
     if config.item_path != "none":
         _item_path(model, split, config, workdir, say)
-    rank = evaluation.model_ranker(trained.load(workdir, split))
+    trained.restore(model, workdir)
+    rank = evaluation.model_ranker(model)
     per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
     seconds = float(np.median([row["seconds"] for row in keep.rows]))
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {

@@ -2,12 +2,8 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from vae_cf_tf.blocks import GaussianHeads, Linear, Stack
-from vae_cf_tf.distributions import diagonal_normal
-
-tfd = tfp.distributions
 
 
 class Decoder(keras.layers.Layer):
@@ -91,6 +87,3 @@ class ConditionalPrior(keras.layers.Layer):
 
     def call(self, z2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return self.heads(self.hidden(z2))
-
-    def distribution(self, z2: tf.Tensor) -> tfd.Distribution:
-        return diagonal_normal(*self(z2))

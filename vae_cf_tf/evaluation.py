@@ -18,13 +18,19 @@ SCORES = 50_000_000
 def evaluate(rank: Ranker, held_out: HeldOut, batch_size: int) -> dict[str, np.ndarray]:
     """Every metric of every held-out user with targets, float64 [users with targets] each."""
     judged = held_out.with_targets()
-    batch_size = users_at_once(batch_size, judged.target.shape[1])
-    fold_in, target = judged.fold_in, judged.target
-    hit = np.empty((target.shape[0], metrics.TOP), bool)
-    for start in range(0, len(hit), batch_size):
-        place = slice(start, start + batch_size)
-        hit[place] = metrics.hits(rank(fold_in[place]), target[place])
-    return metrics.per_user(hit, np.diff(target.indptr))
+    return per_user(ranked_lists(rank, judged.fold_in, batch_size), judged)
+
+
+def ranked_lists(rank: Ranker, fold_in: sp.csr_matrix, batch_size: int) -> np.ndarray:
+    """The lists of all users, int [users, TOP]."""
+    at_once = users_at_once(batch_size, fold_in.shape[1])
+    lists = [rank(fold_in[start : start + at_once]) for start in range(0, fold_in.shape[0], at_once)]
+    return np.concatenate(lists) if lists else np.empty((0, metrics.TOP), np.int32)
+
+
+def per_user(ranked: np.ndarray, judged: HeldOut) -> dict[str, np.ndarray]:
+    """Each metric's value of each user with targets, from their lists, int [users, TOP]."""
+    return metrics.per_user(metrics.hits(ranked, judged.target), np.diff(judged.target.indptr))
 
 
 def users_at_once(batch_size: int, num_items: int) -> int:
@@ -37,12 +43,16 @@ def model_ranker(model: tf.keras.Model) -> Ranker:
 
     @tf.function(input_signature=[batches.HISTORIES])
     def best(histories):
-        scores = model.scores(histories)
-        seen = tf.stack([histories.value_rowids(), histories.values], axis=1)
-        never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
-        return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices
+        return best_unseen(model.scores(histories), histories)
 
     return lambda fold_in: best(batches.ragged(fold_in)).numpy()
+
+
+def best_unseen(scores: tf.Tensor, histories: tf.RaggedTensor) -> tf.Tensor:
+    """The items of the highest scores, float [batch, items], that are not in the histories: int32 [batch, TOP]."""
+    seen = tf.stack([tf.cast(histories.value_rowids(), tf.int32), histories.values], axis=1)
+    never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
+    return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices
 
 
 def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:

@@ -5,14 +5,14 @@ made in turn: a finished B, which fits its own training users far better than an
 nothing to learn from them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf import batches, evaluation, gram, metrics
+from vae_cf_tf import batches, evaluation, gram
 from vae_cf_tf.blocks import Linear
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
@@ -136,28 +136,19 @@ def choose_weight(
       held_out: users, none of whom was trained on.
       batch_size: users at a time.
     """
-    judged = held_out.with_targets()
-    weights, batch_size = tf.constant(WEIGHTS), evaluation.users_at_once(batch_size, judged.target.shape[1])
+    judged, weights = held_out.with_targets(), tf.constant(WEIGHTS)
+    at_once = evaluation.users_at_once(batch_size, judged.target.shape[1])
 
     @tf.function(input_signature=[batches.HISTORIES])
-    def rankings(histories):
+    def ranked(histories):
         scores, path = parts(histories)
-        seen = tf.stack([tf.cast(histories.value_rowids(), tf.int32), histories.values], axis=1)
-        never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf))
+        return tf.map_fn(
+            lambda weight: evaluation.best_unseen(scores + weight * path, histories),
+            weights,
+            fn_output_signature=tf.int32,
+            parallel_iterations=1,
+        )
 
-        def ranked(weight):
-            mixed = tf.tensor_scatter_nd_update(scores + weight * path, seen, never)
-            return tf.math.top_k(mixed, metrics.TOP).indices
-
-        return tf.map_fn(ranked, weights, fn_output_signature=tf.int32, parallel_iterations=1)
-
-    def found() -> Iterator[np.ndarray]:
-        for place, histories in batches.in_order(judged.fold_in, batch_size):
-            target = judged.target[place]
-            lengths = np.diff(target.indptr)
-            yield np.stack(
-                [metrics.per_user(metrics.hits(r, target), lengths)["ndcg@100"] for r in rankings(histories).numpy()]
-            )
-
-    means = np.concatenate(list(found()), axis=1).mean(axis=1)
-    return WEIGHTS[int(means.argmax())], dict(zip(WEIGHTS, means.tolist(), strict=True))
+    lists = [ranked(histories).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
+    means = [evaluation.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(lists, axis=1)]
+    return WEIGHTS[int(np.argmax(means))], dict(zip(WEIGHTS, map(float, means), strict=True))

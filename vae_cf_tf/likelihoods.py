@@ -63,6 +63,13 @@ class Multinomial(_ItemLikelihood):
         return tf.nn.log_softmax(self._f)
 
 
+def _own(f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Where a row's own items are in f, int32 [items of the batch, 2]; how many, and the sum of f there, by row."""
+    place, batch = tf.stack([tf.cast(rows, tf.int32), columns], axis=1), tf.shape(f)[0]
+    lengths = tf.math.unsorted_segment_sum(tf.ones_like(columns, f.dtype), rows, batch)
+    return place, lengths, tf.math.unsorted_segment_sum(tf.gather_nd(f, place), rows, batch)
+
+
 @tf.custom_gradient
 def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     """Σ log softmax(f) over the `items` of each row, in four passes over f and its gradient.
@@ -73,10 +80,7 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     largest = tf.reduce_max(f, axis=1, keepdims=True)
     exponential = tf.exp(f - largest)  # [batch, items]
     total = tf.reduce_sum(exponential, axis=1)
-    batch = tf.shape(f)[0]
-    place = tf.stack([tf.cast(rows, tf.int32), items], axis=1)
-    lengths = tf.math.unsorted_segment_sum(tf.ones_like(items, f.dtype), rows, batch)
-    picked = tf.math.unsorted_segment_sum(tf.gather_nd(f, place), rows, batch)
+    place, lengths, picked = _own(f, items, rows)
 
     def gradient(upstream):
         expected = exponential * (-upstream * lengths / total)[:, None]
@@ -101,11 +105,8 @@ def sampled_log_softmax(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_in
     Returns:
       float [batch].
     """
-    own = tf.stack([rows, places], axis=1)
+    own, lengths, picked = _own(f, places, rows)
     counted = tf.tensor_scatter_nd_add(f - log_inclusion, own, tf.gather(log_inclusion, places))
-    batch = tf.shape(f)[0]
-    lengths = tf.math.unsorted_segment_sum(tf.ones_like(places, f.dtype), rows, batch)
-    picked = tf.math.unsorted_segment_sum(tf.gather_nd(f, own), rows, batch)
     return picked - lengths * tf.reduce_logsumexp(counted, axis=1)
 
 

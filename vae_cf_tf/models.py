@@ -239,7 +239,28 @@ class DAE(Autoencoder):
         return Terms(log_likelihood, tf.zeros_like(log_likelihood))
 
 
-class VAE(Autoencoder):
+class Variational(Autoencoder):
+    """What models with a posterior have in common: `encoder` for q of the (upper) latent variable, `prior`, and `own`,
+    the encoders as they were an epoch ago, where prior_own asks for them. A subclass makes them."""
+
+    def _encoder(self, name: str) -> Encoder:
+        c = self.config
+        return Encoder(self.num_items, layers=c.layers, skips=c.encoder_skips, **self.widths, name=name)
+
+    def refresh(self) -> None:
+        if self.own:
+            for own, original in zip(self.own, self.originals(), strict=True):
+                for variable, present in zip(own.variables, original.variables, strict=True):
+                    variable.assign(present)
+        if isinstance(self.prior, UserVampPrior):
+            self.prior.refresh()
+
+    def originals(self) -> list[keras.layers.Layer]:
+        """The encoders whose states of an epoch ago are `own`."""
+        return [self.encoder]
+
+
+class VAE(Variational):
     """One latent variable: Mult-VAE with the standard normal prior (Liang et al. 2018), Vamp with the VampPrior
     (Kim & Suh 2019); with prior_own over the standard prior, RecVAE's composite (Shenbin et al. 2020).
 
@@ -260,10 +281,6 @@ class VAE(Autoencoder):
         )
         self.own = _untrained(self._encoder("own_encoder")) if config.prior_own else []
 
-    def _encoder(self, name: str) -> Encoder:
-        c = self.config
-        return Encoder(self.num_items, layers=c.layers, skips=c.encoder_skips, **self.widths, name=name)
-
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories))[0],)
 
@@ -282,32 +299,20 @@ class VAE(Autoencoder):
             kl = posterior.log_prob(z) - prior.log_prob(z)
         return Terms(self.log_likelihood(histories, z, seed=seed), kl)
 
-    def refresh(self) -> None:
-        if self.own:
-            for own, original in zip(self.own, self._originals(), strict=True):
-                for variable, present in zip(own.variables, original.variables, strict=True):
-                    variable.assign(present)
-        if isinstance(self.prior, UserVampPrior):
-            self.prior.refresh()
 
-    def _originals(self) -> list[keras.layers.Layer]:
-        """The encoders whose states of an epoch ago are `own`."""
-        return [self.encoder]
-
-
-class HierarchicalVAE(VAE):
+class HierarchicalVAE(Variational):
     """Two latent variables, q(z2|x) q(z1|x, z2) and p(z2) p(z1|z2) p(x|z1, z2): H+Vamp with the VampPrior
     (Kim & Suh 2019).
 
     Differs from `VAE` in the second, lower latent variable z1, whose prior is a Gaussian given z2; the prior of the
-    configuration is that of z2. With prior_own, z1's is RecVAE's composite around that Gaussian
-    instead of N(0, I). Arguments as `VAE`.
+    configuration is that of z2. With prior_own, z1's is RecVAE's composite around that Gaussian instead of N(0, I).
+    Arguments as `VAE`.
     """
 
     def __init__(
         self, config: Config, num_items: int, density: float = 1.0, users: sp.csr_matrix | None = None, **kwargs: Any
     ):
-        Autoencoder.__init__(self, config, num_items, density, **kwargs)
+        super().__init__(config, num_items, density, **kwargs)
         self.encoder = self._encoder("encoder")
         self.lower_encoder = self._lower_encoder("lower_encoder")
         self.prior = _prior(config, self.encoder, num_items, users)
@@ -342,19 +347,20 @@ class HierarchicalVAE(VAE):
             h = self.first_input(histories, rate, lower_seed)  # with dropout of its own
         lower = self.lower_encoder.posterior(h, z2)
         z1 = _draw(lower, z1_seed)
-        lower_prior = self.lower_prior.distribution(z2)
+        base = self.lower_prior(z2)
+        lower_prior = diagonal_normal(*base)
         if self.own:
             own_encoder, own_lower_encoder = self.own
             h = self.first_input(histories)
             h = h if self.config.lower_encoder == "items" else own_encoder.hidden(h)
             own = own_lower_encoder(h, tf.stop_gradient(z2))
-            lower_prior = anchored(self.lower_prior(z2), own, self.config.prior_own)
+            lower_prior = anchored(base, own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         upper_prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
         kl -= upper_prior.log_prob(z2) + lower_prior.log_prob(z1)
         return Terms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
 
-    def _originals(self) -> list[keras.layers.Layer]:
+    def originals(self) -> list[keras.layers.Layer]:
         return [self.encoder, self.lower_encoder]
 
 

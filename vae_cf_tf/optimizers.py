@@ -27,7 +27,9 @@ class Adam(keras.optimizers.Adam):
         self._updates[index].assign(step)
         if isinstance(gradient, tf.IndexedSlices):
             m, v = self._momentums[index].value, self._velocities[index].value
-            self._update_rows(distinct_rows(gradient), variable, m, v, step, learning_rate)
+            rows, place = tf.unique(gradient.indices)  # a row that is met twice has two slices
+            slices = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+            self._update_rows(rows, self.direction(slices), variable, m, v, step, learning_rate)
             return
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -39,11 +41,14 @@ class Adam(keras.optimizers.Adam):
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
-            grad=tf.convert_to_tensor(gradient),
+            grad=self.direction(tf.convert_to_tensor(gradient)),
         )
 
-    def _update_rows(self, gradient, variable, m, v, step, learning_rate):
-        rows, g = gradient.indices, gradient.values
+    def direction(self, gradient: tf.Tensor) -> tf.Tensor:
+        """What stands for a tensor's gradient in the update."""
+        return gradient
+
+    def _update_rows(self, rows, g, variable, m, v, step, learning_rate):
         m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
         v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
         m.scatter_update(tf.IndexedSlices(m_rows, rows))
@@ -52,30 +57,15 @@ class Adam(keras.optimizers.Adam):
         variable.scatter_sub(tf.IndexedSlices(rate * m_rows / (tf.sqrt(v_rows) + self.epsilon), rows))
 
 
-def distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-    """The same gradient with every row once."""
-    rows, place = tf.unique(gradient.indices)
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows)), rows)
-
-
 class NormalizedAdam(Adam):
     """Adam on g / (‖g‖₂ + 1e-7), each gradient tensor by its own norm (Kim & Suh's code).
 
     Differs from `Adam` in that the size of the loss plays no part at all, only the gradients' directions.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
-        if isinstance(gradient, tf.IndexedSlices):
-            gradient = distinct_rows(gradient)
-            scaled = gradient.values / (_norm(gradient.values) + 1e-7)
-            super().update_step(tf.IndexedSlices(scaled, gradient.indices), variable, learning_rate)
-        else:
-            gradient = tf.convert_to_tensor(gradient)
-            super().update_step(gradient / (_norm(gradient) + 1e-7), variable, learning_rate)
-
-
-def _norm(x: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(2 * tf.nn.l2_loss(x))
+    def direction(self, gradient: tf.Tensor) -> tf.Tensor:
+        norm = tf.sqrt(2 * tf.nn.l2_loss(gradient))
+        return gradient / (norm + 1e-7)
 
 
 OPTIMIZERS = {"adam": Adam, "normalized_adam": NormalizedAdam}

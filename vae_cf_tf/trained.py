@@ -13,11 +13,15 @@ def load(workdir: Workdir, split: Split) -> Autoencoder:
     Raises:
       UserError: a file is missing or damaged, or belongs to another model.
     """
-    config = workdir.config()
-    model = build(config, len(split.item_ids), split.train)
+    model = build(workdir.config(), len(split.item_ids), split.train)
+    restore(model, workdir)
+    return model
+
+
+def restore(model: Autoencoder, workdir: Workdir) -> None:
+    """Gives a model of the run's configuration its weights and its path; raises as `load`."""
     checkpoints.load(workdir.best, checkpoints.model_variables(model))
-    if config.item_path != "none":
-        path = ItemPath(len(split.item_ids), config.item_path_mb, name="item_path")
+    if model.config.item_path != "none":
+        path = ItemPath(model.num_items, model.config.item_path_mb, name="item_path")
         checkpoints.load(workdir.item_path, checkpoints.model_variables(path))
         model.item_path = path
-    return model

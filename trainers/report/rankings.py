@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf import baselines, evaluation, metrics
-from vae_cf_tf.data.split import HeldOut, Split
+from vae_cf_tf import baselines, evaluation
+from vae_cf_tf.data.split import Split
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.models import Autoencoder
 from vae_cf_tf.workdir import Workdir
@@ -19,11 +19,6 @@ from vae_cf_tf.workdir import Workdir
 PARTS = ("test", "validation")
 Rankings = dict[str, np.ndarray]
 """By part: int32 [users with targets, TOP], item indices, best first."""
-
-
-def per_user(ranked: np.ndarray, users: HeldOut) -> dict[str, np.ndarray]:
-    """Each metric's value of each user, as the main job's evaluation has it."""
-    return metrics.per_user(metrics.hits(ranked, users.target), np.diff(users.target.indptr))
 
 
 def of_model(workdir: Workdir, model: Autoencoder, split: Split, batch_size: int) -> Rankings:
@@ -62,8 +57,7 @@ def _ranked(rank: evaluation.Ranker, split: Split, batch_size: int) -> Rankings:
     found = {}
     for part in PARTS:
         rows = getattr(split, part).with_targets().fold_in
-        lists = [rank(rows[start : start + batch_size]) for start in range(0, rows.shape[0], batch_size)]
-        found[part] = np.concatenate(lists).astype(np.int32)
+        found[part] = evaluation.ranked_lists(rank, rows, batch_size).astype(np.int32)
     return found
 
 

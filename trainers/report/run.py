@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainers.report import rankings
-from vae_cf_tf import trained
+from vae_cf_tf import evaluation, trained
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import HeldOut, Split
 from vae_cf_tf.errors import UserError
@@ -76,7 +76,7 @@ def load(workdir: Workdir, split: Split) -> Run:
     ranked |= rankings.of_baselines(workdir, names, split, config.eval_batch_size)
     users = {part: getattr(split, part).with_targets() for part in rankings.PARTS}
     values = {
-        name: {part: rankings.per_user(lists[part], users[part]) for part in rankings.PARTS}
+        name: {part: evaluation.per_user(lists[part], users[part]) for part in rankings.PARTS}
         for name, lists in ranked.items()
     }
     return Run(workdir, config, split, model, metrics, history, users, ranked, values)
