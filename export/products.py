@@ -61,8 +61,7 @@ def for_serving(model: keras.Model, weights: str) -> None:
 
 def _summed(kernel: tf.Tensor, bags: Bags) -> tf.Tensor:
     """Sum of the kernel's rows of each bag, float32 [batch, units]."""
-    items, rows = bags.items.values, tf.cast(bags.items.value_rowids(), tf.int32)
-    batch = tf.cast(bags.items.nrows(), tf.int32)
+    items, rows, batch = bags.items, bags.rows, tf.size(bags.scale)
     if kernel.dtype == tf.float32:
         sums = tf.sparse.segment_sum(kernel, items, rows, num_segments=batch)
     else:

@@ -91,7 +91,7 @@ def test_the_saved_model_equals_the_network_in_numpy(weights):
 def test_wide_bfloat16_kernels_keep_float32_arithmetic():
     from export.products import Product, _summed
     from vae_cf_tf.blocks import Linear
-    from vae_cf_tf.histories import Bags
+    from vae_cf_tf.histories import ones
 
     for units in (4096 + 1, 3 * 4096, 4096 + 256, 2 * 4096 + 700):
         linear = Linear(7, units)
@@ -101,7 +101,7 @@ def test_wide_bfloat16_kernels_keep_float32_arithmetic():
             np.testing.assert_allclose(Product(linear, tf.bfloat16)(tf.constant(x)), x @ rounded, atol=1e-5)
     kernel = tf.cast(tf.random.stateless_normal([20000, 3], [1, 2]), tf.bfloat16)
     rows = [np.arange(0, 20000, 1), np.array([], int), np.arange(5, 30), np.arange(9000)]
-    bags = Bags(tf.ragged.constant(rows, tf.int32, ragged_rank=1), tf.ones([4]))
+    bags = ones(tf.ragged.constant(rows, tf.int32, ragged_rank=1))
     wide = tf.cast(kernel, tf.float32).numpy().astype(np.float64)
     np.testing.assert_allclose(_summed(kernel, bags), [wide[r].sum(axis=0) for r in rows], atol=2e-3, rtol=1e-5)
 

@@ -403,3 +403,20 @@ def test_the_batchs_prior_is_the_mixture_of_its_other_users_in_training_alone():
     users = build(small_config(EVCF, prior="user_vamp", **settings), 20, train)
     users.refresh()
     np.testing.assert_allclose(model.terms(histories).kl, users.terms(histories).kl, rtol=1e-6)
+
+
+def test_open_pseudo_inputs_are_clipped_dropped_out_and_differentiated_as_written(rng):
+    prior = build(small_config(EVCF), 20).prior
+    w = rng.normal(0.5, 0.6, prior.pseudo_inputs.shape).astype(np.float32)
+    w[0, :2] = 0, 1  # the bounds pass gradients on
+    prior.pseudo_inputs.assign(w)
+    seen = []
+    prior._encode = lambda u: seen.append(u) or (u, tf.zeros_like(u))
+    seed, upstream = tf.constant([3, 4]), rng.normal(size=w.shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        prior.distribution(0.25, seed)
+        total = tf.reduce_sum(seen[0] * upstream)
+    kept = hist.keep_mask(tf.constant(w.shape), 0.25, seed).numpy() / 0.75
+    np.testing.assert_allclose(seen[0], np.clip(w, 0, 1) * kept, rtol=1e-6)
+    within = (w >= 0) & (w <= 1)
+    np.testing.assert_allclose(tape.gradient(total, prior.pseudo_inputs.value), upstream * kept * within, rtol=1e-6)

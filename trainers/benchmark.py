@@ -105,6 +105,7 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
         "gflop_per_second": {name: round(value / 1e9) for name, value in rates.items()},
         "bandwidth_gb_per_second": round(bandwidth / 1e9, 1),
         "first_layer": "sparse" if model.sparse_input else "dense",
+        "first_layer_ms": {name: round(ms, 1) for name, ms in _first_layer(model, batch, seed, steps).items()},
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
@@ -144,6 +145,34 @@ def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps
     if hasattr(model, "prior"):
         parts["prior, within forward"] = _median_ms(lambda: float(prior()), steps)
     return parts | {"optimiser and metrics": step_ms - both}
+
+
+def _first_layer(model: Any, batch: Any, seed: Any, steps: int) -> dict[str, float]:
+    """Milliseconds of one product with the users' rows, forward and gradient, in either form where it fits."""
+    import tensorflow as tf
+
+    from vae_cf_tf import evaluation, histories
+    from vae_cf_tf.blocks import Linear, products_in
+    from vae_cf_tf.models import PRODUCT_DTYPES
+
+    layer = next(v for v in model.encoder._flatten_layers() if isinstance(v, Linear))
+
+    def both(form: Callable[[Any], Any]) -> Callable[[], Any]:
+        @tf.function
+        def call():
+            bags = histories.unit_norm(batch, model.config.input_dropout, seed)
+            with products_in(PRODUCT_DTYPES[model.config.dtype_policy]), tf.GradientTape() as tape:
+                total = tf.reduce_sum(layer.product(form(bags)))
+            gradient = tape.gradient(total, layer.kernel.value)
+            gradient = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+            return tf.reshape(gradient, [-1])[0]
+
+        return lambda: float(call())
+
+    found = {"sparse": _median_ms(both(lambda bags: bags), steps)}
+    if model.config.batch_size * model.num_items <= evaluation.SCORES:
+        found["dense"] = _median_ms(both(lambda bags: histories.dense_rows(bags, model.num_items)), steps)
+    return found
 
 
 def _median_ms(call: Callable[[], Any], repeats: int) -> float:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vae_cf_tf import batches, metrics
 from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.histories import rows_of
 
 Ranker = Callable[[sp.csr_matrix], np.ndarray]
 """From fold-in histories [users, items] to the best unseen items, int [users, TOP], best first."""
@@ -50,7 +51,7 @@ def model_ranker(model: tf.keras.Model) -> Ranker:
 
 def best_unseen(scores: tf.Tensor, histories: tf.RaggedTensor) -> tf.Tensor:
     """The items of the highest scores, float [batch, items], that are not in the histories: int32 [batch, TOP]."""
-    seen = tf.stack([tf.cast(histories.value_rowids(), tf.int32), histories.values], axis=1)
+    seen = tf.stack([rows_of(histories), histories.values], axis=1)
     never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
     return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices
 

@@ -13,8 +13,19 @@ import tensorflow as tf
 class Bags(NamedTuple):
     """Sparse rows in which all items of a row have one value: row b is `scale[b]` at `items[b]`, zero elsewhere."""
 
-    items: tf.RaggedTensor  # int32 [batch, (kept items)]
+    items: tf.Tensor  # int32 [kept items of the batch]
+    rows: tf.Tensor  # int32 [kept items of the batch], whose they are, ascending
     scale: tf.Tensor  # float32 [batch]
+
+
+def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
+    """Whose each of histories.values is: int32 [items of the batch].
+
+    `value_rowids()` goes through a mask of [batch, longest history]: 10 instead of .1 ms for 500 users of ML-20M.
+    """
+    splits, size = tf.cast(histories.row_splits, tf.int32), tf.size(histories.values)
+    begun = tf.tensor_scatter_nd_add(tf.zeros([size + 1], tf.int32), splits[1:, None], tf.ones_like(splits[1:]))
+    return tf.cumsum(begun)[:size]
 
 
 def keep_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
@@ -30,32 +41,29 @@ def keep_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     return tf.reshape(parts >= tf.cast(round(levels * rate), dtype), shape)
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """`x` with a share `rate` of its elements zeroed and the rest divided by 1 − rate."""
-    if not rate:
-        return x
-    return tf.where(keep_mask(tf.shape(x), rate, seed), x * (1 / (1 - rate)), tf.zeros([], x.dtype))
-
-
 def unit_norm(histories: tf.RaggedTensor, rate: float = 0.0, seed: tf.Tensor | None = None) -> Bags:
     """x/‖x‖₂ of each history, with dropout of its items at `rate`; an empty history stays empty."""
     lengths = tf.cast(histories.row_lengths(), tf.float32)
     scale = tf.math.rsqrt(tf.maximum(lengths, 1.0))  # [batch]
+    items, rows = histories.values, rows_of(histories)
     if rate:
-        kept = keep_mask(tf.shape(histories.values), rate, seed)
-        histories = tf.ragged.boolean_mask(histories, histories.with_values(kept))
+        kept = tf.where(keep_mask(tf.shape(items), rate, seed))[:, 0]
+        items, rows = tf.gather(items, kept), tf.gather(rows, kept)
         scale /= 1 - rate
-    return Bags(histories, scale)
+    return Bags(items, rows, scale)
 
 
 def dense_rows(bags: Bags, num_items: int) -> tf.Tensor:
     """The rows written out: float32 [batch, num_items]."""
-    rows = bags.items.value_rowids()
-    indices = tf.stack([tf.cast(rows, bags.items.dtype), bags.items.values], axis=1)
-    shape = [bags.items.nrows(out_type=bags.items.dtype), num_items]
-    return tf.scatter_nd(indices, tf.gather(bags.scale, rows), shape)
+    indices = tf.stack([bags.rows, bags.items], axis=1)
+    return tf.scatter_nd(indices, tf.gather(bags.scale, bags.rows), [tf.size(bags.scale), num_items])
 
 
 def multi_hot(histories: tf.RaggedTensor, num_items: int) -> tf.Tensor:
     """The counts x: float32 [batch, num_items] of zeros and ones."""
-    return dense_rows(Bags(histories, tf.ones([histories.nrows()])), num_items)
+    return dense_rows(ones(histories), num_items)
+
+
+def ones(histories: tf.RaggedTensor) -> Bags:
+    """The counts x, of which none is written out."""
+    return Bags(histories.values, rows_of(histories), tf.ones([histories.nrows()]))

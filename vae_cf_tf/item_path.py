@@ -16,7 +16,7 @@ from vae_cf_tf import batches, evaluation, gram
 from vae_cf_tf.blocks import Linear
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.histories import Bags
+from vae_cf_tf.histories import ones
 
 USER_POWER = ITEM_POWER = 0.25
 WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
@@ -58,7 +58,7 @@ class ItemPath(keras.layers.Layer):
     def call(self, histories: tf.RaggedTensor) -> tf.Tensor:
         batch = tf.cast(histories.nrows(), tf.int32)
         if self.whole:
-            return self.weight * self.b.product(Bags(histories, tf.ones([batch])))
+            return self.weight * self.b.product(ones(histories))
         columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
 
         def of_user(items: tf.Tensor) -> tf.Tensor:

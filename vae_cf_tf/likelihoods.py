@@ -7,7 +7,7 @@ same for rows given as histories, and `item_log_probs()`, the scores that rank t
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.histories import multi_hot
+from vae_cf_tf.histories import multi_hot, rows_of
 
 tfd = tfp.distributions
 
@@ -57,7 +57,7 @@ class Multinomial(_ItemLikelihood):
         return tf.reduce_sum(x * tf.nn.log_softmax(self._f), axis=-1)
 
     def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        return _sum_of_log_softmax(self._f, histories.values, histories.value_rowids())
+        return _sum_of_log_softmax(self._f, histories.values, rows_of(histories))
 
     def item_log_probs(self) -> tf.Tensor:
         return tf.nn.log_softmax(self._f)
@@ -65,7 +65,7 @@ class Multinomial(_ItemLikelihood):
 
 def _own(f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Where a row's own items are in f, int32 [items of the batch, 2]; how many, and the sum of f there, by row."""
-    place, batch = tf.stack([tf.cast(rows, tf.int32), columns], axis=1), tf.shape(f)[0]
+    place, batch = tf.stack([rows, columns], axis=1), tf.shape(f)[0]
     lengths = tf.math.unsorted_segment_sum(tf.ones_like(columns, f.dtype), rows, batch)
     return place, lengths, tf.math.unsorted_segment_sum(tf.gather_nd(f, place), rows, batch)
 
@@ -77,16 +77,22 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     TensorFlow's fused cross-entropy kernels took 78 ms for [500, 20,108] on 2 cores, and automatic differentiation of a
     dense x·log_softmax(f) as long; this takes 20.
     """
-    largest = tf.reduce_max(f, axis=1, keepdims=True)
-    exponential = tf.exp(f - largest)  # [batch, items]
-    total = tf.reduce_sum(exponential, axis=1)
+    exponential, total, largest = _exponentials(f)
     place, lengths, picked = _own(f, items, rows)
 
     def gradient(upstream):
         expected = exponential * (-upstream * lengths / total)[:, None]
         return tf.tensor_scatter_nd_add(expected, place, tf.gather(upstream, rows)), None, None
 
-    return picked - lengths * (largest[:, 0] + tf.math.log(total)), gradient
+    return picked - lengths * (largest + tf.math.log(total)), gradient
+
+
+@tf.function(jit_compile=True)
+def _exponentials(f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """exp(f − max f), [batch, items], its sum and max f, [batch] each: XLA reads f twice and writes once."""
+    largest = tf.reduce_max(f, axis=1)
+    exponential = tf.exp(f - largest[:, None])
+    return exponential, tf.reduce_sum(exponential, axis=1), largest
 
 
 def sampled_log_softmax(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_inclusion: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from vae_cf_tf.batches import ragged
 from vae_cf_tf.distributions import MixtureOfNormals, diagonal_normal
-from vae_cf_tf.histories import Bags, dropout, unit_norm
+from vae_cf_tf.histories import Bags, keep_mask, unit_norm
 
 tfd = tfp.distributions
 
@@ -67,8 +67,31 @@ class VampPrior(keras.layers.Layer):
         self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
     ) -> tfd.Distribution:
         """The prior under the encoder's present weights, with input dropout at `rate` drawn from `seed`."""
-        u = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), 0.0, 1.0)
-        return MixtureOfNormals(*self._encode(dropout(u, rate, seed)))
+        w = tf.convert_to_tensor(self.pseudo_inputs)
+        if rate:
+            u = _dropped_out(w, keep_mask(tf.shape(w), rate, seed), tf.constant(1 / (1 - rate), w.dtype))
+        else:
+            u = tf.clip_by_value(w, 0.0, 1.0)
+        return MixtureOfNormals(*self._encode(u))
+
+
+@tf.custom_gradient
+def _dropped_out(w: tf.Tensor, kept: tf.Tensor, scale: tf.Tensor):
+    """clip(w, 0, 1) where `kept`, times `scale`; XLA makes one pass of it, and one of its gradient.
+
+    At [1000, 20,108] these took 8 and 10 ms on 2 cores, 19 and 33 operation by operation. XLA has no part in
+    matrix products here: its own are slow on the CPU.
+    """
+
+    @tf.function(jit_compile=True)
+    def value(w, kept, scale):
+        return tf.where(kept, tf.clip_by_value(w, 0.0, 1.0) * scale, 0.0)
+
+    @tf.function(jit_compile=True)
+    def gradient(upstream, w, kept, scale):
+        return tf.where(kept & (w >= 0) & (w <= 1), upstream * scale, 0.0)
+
+    return value(w, kept, scale), lambda upstream: (gradient(upstream, w, kept, scale), None, None)
 
 
 class HiddenVampPrior(keras.layers.Layer):
