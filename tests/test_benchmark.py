@@ -46,6 +46,7 @@ def test_a_benchmark_reports_what_it_measured(monkeypatch):
         assert r["floor_ms"] == pytest.approx(sum(r["floors_ms"].values()), abs=0.5)
         assert r["first_layer"] == "sparse"
         assert min(r["gflop_per_second"].values()) >= 0
+        assert set(r["first_layer_ms"]) == {"sparse", "dense"}
         assert np.isfinite(list(r["parts_ms"].values())).all()
     assert {"prior, within forward"} <= set(results[0]["parts_ms"])
 

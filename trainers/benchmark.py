@@ -155,7 +155,7 @@ def _first_layer(model: Any, batch: Any, seed: Any, steps: int) -> dict[str, flo
     from vae_cf_tf.blocks import Linear, products_in
     from vae_cf_tf.models import PRODUCT_DTYPES
 
-    layer = next(v for v in model.encoder._flatten_layers() if isinstance(v, Linear))
+    layer = next(v for v in model.encoder._flatten_layers() if isinstance(v, Linear) and v.input_dim == model.num_items)
 
     def both(form: Callable[[Any], Any]) -> Callable[[], Any]:
         @tf.function

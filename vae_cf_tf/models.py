@@ -32,8 +32,8 @@ PRODUCT_DTYPES = {"float32": tf.float32, "mixed_bfloat16": tf.bfloat16}
 SPARSE_BELOW = 0.04
 """Share of the catalogue in a mean history up to which the sparse first layer is the faster one. Forward and kernel
 gradient on 2 cores, in ms, 200 × 3,497 × 600: 3.6 against 5.0 at 2 %, 5.0 against 4.9 at 4 %, 7.3 against 5.6 at 8 %;
-500 × 3,497 × 600: 9.2 against 9.9 at 4 %, 11.1 against 10.7 at 6 %; 500 × 20,108 × 600: 13 against 46 at .4 %, 49 against
-61 at 4 %, 65 each at 6 %. `trainers.benchmark` times both forms for a data set at hand."""
+500 × 3,497 × 600: 9.2 against 9.9 at 4 %, 11.1 against 10.7 at 6 %; 500 × 20,108 × 600: 13 against 46 at .4 %, 49
+against 61 at 4 %, 65 each at 6 %. `trainers.benchmark` times both forms for a data set at hand."""
 
 
 class Terms(NamedTuple):
