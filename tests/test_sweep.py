@@ -247,7 +247,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(killed, log, tmp_path):
     first, second = runs(tmp_path / "sweep")
     (first / FINISHED).unlink()
     (first / "checkpoint.npz").write_bytes(b"nonsense")
-    result = run(sweep(log, tmp_path / "sweep"))
+    result = run(sweep(log, tmp_path / "sweep", "--jobs=2"))
     assert result.returncode == 2
     assert result.stderr.startswith(f"Error: 1 of 2 runs failed, the first in {first}: ")
     assert result.stderr.count("\n") == 1

@@ -21,6 +21,9 @@ def define_sweep_flags() -> None:
     flags.DEFINE_enum("plan", "evcf", ["evcf", "grid"], "What is compared.")
     flags.DEFINE_string("sweep_dir", "", "Folder of the sweep's runs and results.")
     flags.DEFINE_integer("seeds", 3, "Runs of each configuration, with --seed and the numbers after it.", lower_bound=1)
+    flags.DEFINE_integer(
+        "jobs", 1, "Runs at a time, which share the cores: small models leave many of them idle.", lower_bound=1
+    )
     flags.DEFINE_multi_string("vary", [], "SETTING=VALUE,VALUE,…: a setting and its values; may be repeated.")
     flags.DEFINE_multi_string(
         "where", [], "NAME=VALUE:NAME=VALUE,…: settings of those configurations that the first part fits."
@@ -54,13 +57,13 @@ def main(argv: list[str]) -> None:
     failed: dict[str, str] = {}
 
     def show_results() -> None:
-        found = results.collect(todo, plans.PARTS[values.plan], reference, folder / "baselines.json")
+        found = results.collect(todo, plans.PARTS[values.plan], reference, folder / work.BASELINES)
         show.write(found, folder, failed)
 
     print(f"{len(points)} configurations × {values.seeds} seeds = {len(todo)} runs in {folder}", flush=True)
     with work.alone(folder) as lock:
         work.prepare(base, folder, todo, say)
-        failed |= work.carry_out(todo, folder, values.keep, lock, say, show_results)
+        failed |= work.carry_out(todo, folder, values.keep, values.jobs, lock, say, show_results)
         show_results()
     if failed:
         folders = list(failed)

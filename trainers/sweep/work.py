@@ -1,4 +1,4 @@
-"""Carries out a sweep: the runs one after the other, each in its own process, from where the last start left off."""
+"""Carries out a sweep: each run in its own process, one or some at a time, from where the last start left off."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.workdir import Workdir
 
-LOG = "log.txt"
+LOG, BASELINES = "log.txt", "baselines.json"
 Say = Callable[[str], None]
 
 
@@ -92,34 +92,51 @@ def alone(sweep_dir: Path) -> Iterator[int]:
 
 
 def carry_out(
-    todo: Sequence[Task], sweep_dir: Path, keep: str, lock: int, say: Say, after_each: Callable[[], None]
+    todo: Sequence[Task], sweep_dir: Path, keep: str, jobs: int, lock: int, say: Say, after_each: Callable[[], None]
 ) -> dict[str, str]:
-    """Makes all runs that are not finished; returns what went wrong, by the run's folder.
+    """Makes all runs that are not finished, `jobs` at a time; returns what went wrong, by the run's folder.
 
     A run that fails does not end the sweep; the next start tries it again.
     """
     failed: dict[str, str] = {}
     seconds = {task: task.seconds() for task in todo}
-    started = time.monotonic()
-    for task in todo:
-        if seconds[task] is not None:
-            continue
-        done = sum(s is not None for s in seconds.values()) + len(failed)
+    waiting = [task for task in todo if seconds[task] is None]
+    running: list[_Run] = []
+    started, live = time.monotonic(), sys.stdout.isatty()
 
-        def head(task: Task = task, done: int = done) -> str:
-            elapsed = time.monotonic() - started
-            left = time_left([t for t in todo if seconds[t] is None and t.config.workdir not in failed], seconds)
-            ahead = "" if left is None else f", about {clock(left)} left"
-            return f"[{done}/{len(todo)}] {clock(elapsed)}{ahead} · {task.name}"
+    def head() -> str:
+        left = time_left([*waiting, *(run.task for run in running)], seconds)
+        ahead = "" if left is None else f", about {clock(left / jobs)} left"
+        done = len(todo) - len(waiting) - len(running)
+        return f"[{done}/{len(todo)}] {clock(time.monotonic() - started)}{ahead}"
 
-        if not sys.stdout.isatty():
-            say(head())
-        error = _run(task, sweep_dir, keep, lock, head)
-        seconds[task] = task.seconds()
-        if seconds[task] is None:
-            failed[task.config.workdir] = error or "it ended without its results"
-            say(f"Failed: {task.name}: {failed[task.config.workdir]} (log: {task.folder / LOG})")
-        after_each()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                line = head()
+                running.append(_Run(waiting.pop(0), sweep_dir, keep, jobs, lock))
+                if not live:
+                    say(f"{line} · {running[-1].task.name}")
+            for _ in range(5):
+                if any(run.process.poll() is not None for run in running):
+                    break
+                time.sleep(0.2)
+            if live:
+                now = "; ".join(f"{run.task.name}{run.epoch()}" for run in running)
+                print(f"\r\x1b[K{head()} · {now}", end="", flush=True)
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                error, task = run.ended(), run.task
+                seconds[task] = task.seconds()
+                if seconds[task] is None:
+                    failed[task.config.workdir] = error or "it ended without its results"
+                    say(f"Failed: {task.name}: {failed[task.config.workdir]} (log: {task.folder / LOG})")
+                after_each()
+    finally:
+        for run in running:
+            run.stop()
+        if live:
+            print("\r\x1b[K", end="", flush=True)
     return failed
 
 
@@ -142,41 +159,53 @@ def clock(seconds: float) -> str:
     return f"{hours}:{m:02d}:{s:02d}"
 
 
-def _run(task: Task, sweep_dir: Path, keep: str, lock: int, head: Callable[[], str]) -> str:
-    """Makes one run; returns its error, or ""."""
-    task.folder.mkdir(parents=True, exist_ok=True)
-    for name in (SPLIT_FILE, "baselines.json"):
-        if (sweep_dir / name).exists() and not (task.folder / name).exists():
-            _share(sweep_dir / name, task.folder / name)
-    settings = (f"--{name}={value}" for name, value in vars(task.config).items())
-    command = [sys.executable, "-m", "trainers.sweep.worker", *settings, f"--keep={keep}"]
-    with open(task.folder / LOG, "a") as log:
-        begin = log.tell()
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(lock,))
+class _Run:
+    """A run in its own process, which has its share of the cores and ends when the sweep does."""
+
+    def __init__(self, task: Task, sweep_dir: Path, keep: str, jobs: int, lock: int):
+        self.task, self._sweep_dir = task, sweep_dir
+        task.folder.mkdir(parents=True, exist_ok=True)
+        for name in (SPLIT_FILE, BASELINES):
+            if (sweep_dir / name).exists() and not (task.folder / name).exists():
+                _share(sweep_dir / name, task.folder / name)
+        settings = (f"--{name}={value}" for name, value in vars(task.config).items())
+        command = [sys.executable, "-m", "trainers.sweep.worker", *settings, f"--keep={keep}"]
+        environment = dict(os.environ)
+        if jobs > 1:
+            environment["TF_NUM_INTRAOP_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        with open(task.folder / LOG, "a") as log:
+            self._begin = log.tell()
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(lock,), env=environment
+            )
+
+    def stop(self) -> None:
+        """Ends the process, and waits for that."""
+        self.process.stdin.close()
+        self.process.wait()
+
+    def ended(self) -> str:
+        """What went wrong in a process that has ended, or ""."""
+        self.stop()
+        if self.process.returncode == 0:
+            if not (self._sweep_dir / BASELINES).exists():
+                with written_aside(self._sweep_dir / BASELINES) as aside:
+                    shutil.copyfile(self.task.folder / BASELINES, aside)
+            return ""
+        with open(self.task.folder / LOG, "rb") as log:
+            log.seek(self._begin)
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+        code = self.process.returncode
+        ended = f"it was killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+        return errors[-1] if errors else ended
+
+    def epoch(self) -> str:
         try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=1)
-                    break
-                if sys.stdout.isatty():
-                    print(f"\r\x1b[K{head()}{_epoch(task)}", end="", flush=True)
-        finally:
-            process.stdin.close()  # on Ctrl-C, it ends the worker
-            process.wait()
-            if sys.stdout.isatty():
-                print("\r\x1b[K", end="", flush=True)
-    if process.returncode == 0:
-        if not (sweep_dir / "baselines.json").exists():
-            with written_aside(sweep_dir / "baselines.json") as aside:
-                shutil.copyfile(task.folder / "baselines.json", aside)
-        return ""
-    with open(task.folder / LOG, "rb") as log:
-        log.seek(begin)
-        lines = log.read().decode("utf-8", "replace").splitlines()
-    errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    code = process.returncode
-    ended = f"it was killed by signal {-code}" if code < 0 else f"it ended with status {code}"
-    return errors[-1] if errors else ended
+            rows = (self.task.folder / "history.csv").read_text().count("\n") - 1
+        except OSError:
+            return ""
+        return f": epoch {rows} of at most {self.task.config.epochs}"
 
 
 def _share(source: Path, target: Path) -> None:
@@ -185,11 +214,3 @@ def _share(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _epoch(task: Task) -> str:
-    try:
-        rows = (task.folder / "history.csv").read_text().count("\n") - 1
-    except OSError:
-        return ""
-    return f": epoch {rows} of at most {task.config.epochs}"
