@@ -39,6 +39,7 @@ def default_model(path: str = "whole") -> Autoencoder:
     users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
     made.item_path.fit(users, l2=0.5, max_items=100)
     made.item_path.weight.assign(4.0)
+    made.item_path.discount.assign(0.5)
     return made
 
 

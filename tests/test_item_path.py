@@ -6,7 +6,7 @@ import tensorflow as tf
 from vae_cf_tf import batches
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.item_path import ItemPath, choose_weight
+from vae_cf_tf.item_path import DISCOUNTS, HALF_AT, WEIGHTS, ItemPath, choose
 
 
 @pytest.fixture
@@ -85,20 +85,51 @@ def test_a_lambda_too_small_for_the_precision_is_named():
         fitted(twins, l2=1e-30)
 
 
-def test_the_weight_is_that_which_ranks_held_out_users_best(rng):
-    users, items = 30, 150
+def test_the_discount_grows_with_popularity_and_with_the_history(train):
+    path = fitted(train)
+    before = path(batches.ragged(train[:9])).numpy()
+    path.discount.assign(0.6)
+    length, n = train[:9].toarray().sum(1), train.toarray().sum(0) + 1
+    expected = before - 0.6 * (length / (length + HALF_AT))[:, None] * np.log(n)
+    np.testing.assert_allclose(path(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+
+
+def users_of_one_item(users=30, items=150):
+    """User i has item i and wants item i + 40."""
     fold_in = sp.csr_matrix(np.eye(users, items, dtype=np.float32))
     target = sp.csr_matrix((np.eye(users, items, k=40)).astype(np.float32))
-    noise, signal = rng.normal(size=(users, items)).astype(np.float32), target.toarray()
+    return HeldOut(fold_in, target), target.toarray()
+
+
+def test_the_weight_is_that_which_ranks_held_out_users_best(rng):
+    held_out, signal = users_of_one_item()
+    noise = rng.normal(size=signal.shape).astype(np.float32)
+
+    def chosen(deep, path):
+        return choose(lambda h: tuple(tf.gather(t, h.values) for t in (deep, path, 0 * path)), held_out, 7)
+
+    best, tried = chosen(noise, signal)
+    assert best.ndcg == max(t.ndcg for t in tried) == 1.0  # targets above all noise
+    assert tried[0].weight == 0
+    assert tried[0].ndcg < 0.5
+    assert [t.weight for t in tried[: len(WEIGHTS)]] == list(WEIGHTS)
+    assert chosen(signal, noise)[0].weight == 0.0
+
+
+def test_the_discount_is_tried_with_the_best_weight_and_above(rng):
+    held_out, signal = users_of_one_item()
+    popular = np.broadcast_to(np.arange(150, dtype=np.float32), signal.shape)
+    deep = (0.5 * popular + signal).astype(np.float32)  # counts popularity for half of what it is too much
 
     def parts(histories):
-        return tf.gather(noise, histories.values), tf.gather(signal, histories.values)  # user i has item i
+        return tuple(tf.gather(t, histories.values) for t in (deep, 0 * signal, popular))
 
-    weight, tried = choose_weight(parts, HeldOut(fold_in, target), 7)
-    assert tried[weight] == max(tried.values()) == 1.0  # targets above all noise
-    assert tried[0.0] < 0.5
-    worse, tried = choose_weight(lambda h: (parts(h)[1], parts(h)[0]), HeldOut(fold_in, target), 7)
-    assert worse == 0.0
+    best, tried = choose(parts, held_out, 7)
+    assert (best.discount, best.ndcg) == (pytest.approx(0.5), 1.0)
+    assert len(tried) == len(WEIGHTS) + 3 * (len(DISCOUNTS) - 1)
+    best, tried = choose(parts, held_out, 7, discounts=())
+    assert best.discount == 0
+    assert len(tried) == len(WEIGHTS)
 
 
 def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():

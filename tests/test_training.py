@@ -86,10 +86,9 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     best = max(float(r["val_ndcg@100"]) for r in rows)
     assert float(rows[values["best_epoch"] - 1]["val_ndcg@100"]) == best
     path = checkpoints.read_meta(workdir / "item_path.npz")
-    tried = dict(map(tuple, path["tried"]))
     assert path["epoch"] == values["best_epoch"]
-    assert tried[0.0] == pytest.approx(best, abs=1e-12)  # without the path
-    assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(max(tried.values()), abs=1e-6)
+    assert path["tried"][0] == [0, 0, pytest.approx(best, abs=1e-12)]  # without the path
+    assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(max(t[2] for t in path["tried"]), abs=1e-6)
     assert list((workdir / "tensorboard").rglob("events.out.*"))
 
 

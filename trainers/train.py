@@ -24,7 +24,7 @@ from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.item_path import ItemPath, choose_weight
+from vae_cf_tf.item_path import DISCOUNTS, ItemPath, choose
 from vae_cf_tf.models import Autoencoder, build
 from vae_cf_tf.workdir import Workdir
 
@@ -127,17 +127,19 @@ def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdi
     say("Item path …")
     checkpoints.load(workdir.best, checkpoints.model_variables(model))
     path.fit(split.train, config.item_path_l2, config.item_path_max_items)
-    path.weight.assign(1.0)
 
-    def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return model.deep_log_probs(histories), path(histories)
+    def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return model.deep_log_probs(histories), path.sums(histories), path.shared(histories)
 
-    weight, tried = choose_weight(parts, split.validation, config.eval_batch_size)
-    path.weight.assign(weight)
+    discounts = DISCOUNTS if config.item_path_discount == "validation" else ()
+    best, tried = choose(parts, split.validation, config.eval_batch_size, discounts)
+    path.weight.assign(best.weight)
+    path.discount.assign(best.discount)
     say(
-        f"Item path: weight {weight:.3g}; validation NDCG@100 {tried[0.0]:.4f} without it, {tried[weight]:.4f} with it."
+        f"Item path: weight {best.weight:.3g}, popularity discount {best.discount:g}; validation NDCG@100 "
+        f"{tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
-    checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": list(tried.items())})
+    checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": tried})
 
 
 def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> Keep:

@@ -123,6 +123,12 @@ class Config:
         "closed form; its weight is chosen on validation users.",
         ("none", "linear"),
     )
+    item_path_discount: str = _setting(
+        "validation",
+        "Popularity, which network and item path know each, is taken off their sum in a share that is chosen on "
+        "validation users; or none of it.",
+        ("validation", "none"),
+    )
     item_path_l2: float = _setting(4.0, "λ of the item path, in units of a mean item's squared norm.", low=1e-6)
     item_path_mb: int = _setting(
         128, "Megabytes that the item path may take; of a larger matrix the largest coefficients are kept.", low=1

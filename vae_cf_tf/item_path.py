@@ -1,11 +1,16 @@
-"""A linear path from items to items beside the decoder: f(z) + w·xB, B in closed form, w from validation users.
+"""A linear path from items to items beside the decoder: f(z) + w·xB − τ_x log n, B in closed form, w and τ from
+validation users.
 
 A deep model and a shallow one see different things (Vančura & Kordík 2021, VASP, train the two as one). Here they are
 made in turn: a finished B, which fits its own training users far better than any others, would leave the decoder
 nothing to learn from them.
+
+Two experts that both know how popular items are count it twice when they are multiplied; the last term divides by some
+of what they share, as Hinton 2002 does for experts and as Menon et al. 2021, section 4, adjust logits by log priors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,13 +26,21 @@ from vae_cf_tf.histories import ones
 USER_POWER = ITEM_POWER = 0.25
 WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
 """The values of w that are tried: none, and 1 to 512 in steps of √2."""
+DISCOUNTS = tuple(step / 10 for step in range(11))
+"""The values of τ that are tried, with the best w, √2·w and 2·w."""
+HALF_AT = 20
+"""Items of a history at which τ_x is τ/2. On ML-1M τ_x = τ lost as much with ten or fewer of a user's items as it
+gained with all of them: who is hardly known is served best by what is popular."""
 
 
 class ItemPath(keras.layers.Layer):
-    """w·xB: B whole where it fits into `megabytes`, else of each item's row the coefficients of largest size.
+    """w·xB − τ_x log n: B whole where it fits into `megabytes`, else the largest coefficients of each row.
 
     Differs from EASE (`vae_cf_tf.baselines`) in its normalisation, see `fit`, and in that it takes memory by items, not
     by their square.
+
+    n is an item's training users plus 1, τ_x = τ·|x| / (|x| + HALF_AT). w and τ are the variables `weight` and
+    `discount`, 0 until they are set.
 
     Args:
       num_items: size of the catalogue.
@@ -52,13 +65,24 @@ class ItemPath(keras.layers.Layer):
             shape = (num_items, self.neighbours)
             self.columns = self.add_weight(shape=shape, dtype="int32", name="columns", **frozen)
             self.coefficients = self.add_weight(shape=shape, name="coefficients", **frozen)
+        self.log_counts = self.add_weight(shape=(num_items,), name="log_counts", **frozen)
         self.weight = self.add_weight(shape=(), name="weight", **frozen)
+        self.discount = self.add_weight(shape=(), name="discount", **frozen)
         self.built = True
 
     def call(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        return self.weight * self.sums(histories) - self.discount * self.shared(histories)
+
+    def shared(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        """τ_x log n at τ = 1, float [batch, num_items]."""
+        length = tf.cast(histories.row_lengths(), tf.float32)
+        return (length / (length + HALF_AT))[:, None] * self.log_counts
+
+    def sums(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        """xB, float [batch, num_items]."""
         batch = tf.cast(histories.nrows(), tf.int32)
         if self.whole:
-            return self.weight * self.b.product(ones(histories))
+            return self.b.product(ones(histories))
         columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
 
         def of_user(items: tf.Tensor) -> tf.Tensor:
@@ -70,13 +94,12 @@ class ItemPath(keras.layers.Layer):
         # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
         splits, items = histories.row_splits, histories.values
         answer = tf.TensorSpec([self.num_items], coefficients.dtype)
-        sums = tf.map_fn(
+        return tf.map_fn(
             lambda u: of_user(items[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer
         )
-        return self.weight * sums
 
     def fit(self, train: sp.csr_matrix, l2: float, max_items: int) -> None:
-        """Sets B from training users: EASE (Steck 2019, equation 8) of X̃ = D_u X D_i, as it acts on rows of X.
+        """Sets B and n from training users: EASE (Steck 2019, equation 8) of X̃ = D_u X D_i, as it acts on rows of X.
 
         D_u = |x_u|^−¼ and D_i = n_i^−¼, each over its mean: a user of many items and an item of many users count for
         less than in EASE, where the two are 1. B = D_i B̃ D_i⁻¹, with a zero diagonal.
@@ -90,6 +113,7 @@ class ItemPath(keras.layers.Layer):
           UserError: λ is too small for the precision.
         """
         lengths, counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
+        self.log_counts.assign(np.log1p(counts).astype(np.float32))
         some = np.sort(np.argsort(-counts, kind="stable")[:max_items])
         scale = _scale(counts, ITEM_POWER)[some]
         scaled = (sp.diags(_scale(lengths, USER_POWER)) @ train[:, some] @ sp.diags(scale)).tocsr()
@@ -126,29 +150,49 @@ def _scale(counts: np.ndarray, power: float) -> np.ndarray:
     return (np.maximum(counts, 1) / max(counts.mean(), 1e-9)) ** -power
 
 
-def choose_weight(
-    parts: Callable[[tf.RaggedTensor], tuple[tf.Tensor, tf.Tensor]], held_out: HeldOut, batch_size: int
-) -> tuple[float, dict[float, float]]:
-    """The w of WEIGHTS that ranks held-out users best, and the mean NDCG@100 of each.
+class Tried(NamedTuple):
+    """Values of w and τ, and the mean NDCG@100 of held-out users."""
+
+    weight: float
+    discount: float
+    ndcg: float
+
+
+def choose(
+    parts: Callable[[tf.RaggedTensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+    held_out: HeldOut,
+    batch_size: int,
+    discounts: Sequence[float] = DISCOUNTS,
+) -> tuple[Tried, list[Tried]]:
+    """The w and τ that rank held-out users best, and all that were tried: w with τ = 0, then τ with that w and above.
 
     Args:
-      parts: from histories to log-probabilities without the path, and the path at w = 1; float [batch, items] each.
+      parts: from histories to log-probabilities without the path, xB, and τ_x log n at τ = 1; float [batch, items]
+        each.
       held_out: users, none of whom was trained on.
       batch_size: users at a time.
+      discounts: values of τ.
     """
-    judged, weights = held_out.with_targets(), tf.constant(WEIGHTS)
+    judged = held_out.with_targets()
     at_once = evaluation.users_at_once(batch_size, judged.target.shape[1])
 
-    @tf.function(input_signature=[batches.HISTORIES])
-    def ranked(histories):
-        scores, path = parts(histories)
+    @tf.function(input_signature=[batches.HISTORIES, tf.TensorSpec([None, 2])])
+    def ranked(histories, pairs):
+        scores, sums, shared = parts(histories)
         return tf.map_fn(
-            lambda weight: evaluation.best_unseen(scores + weight * path, histories),
-            weights,
+            lambda pair: evaluation.best_unseen(scores + pair[0] * sums - pair[1] * shared, histories),
+            pairs,
             fn_output_signature=tf.int32,
             parallel_iterations=1,
         )
 
-    lists = [ranked(histories).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
-    means = [evaluation.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(lists, axis=1)]
-    return WEIGHTS[int(np.argmax(means))], dict(zip(WEIGHTS, map(float, means), strict=True))
+    def judge(pairs: list[tuple[float, float]]) -> list[Tried]:
+        found = [ranked(histories, pairs).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
+        values = [evaluation.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(found, axis=1)]
+        return [Tried(*pair, float(value)) for pair, value in zip(pairs, values, strict=True)]
+
+    tried = judge([(weight, 0.0) for weight in WEIGHTS])
+    best = max(tried, key=lambda t: t.ndcg)
+    more = [(best.weight * factor, tau) for factor in (1.0, 2**0.5, 2.0) for tau in discounts if tau]
+    tried += judge(more) if more else []
+    return max(tried, key=lambda t: t.ndcg), tried

@@ -6,6 +6,7 @@ from trainers.report import figures, numbers, page
 from trainers.report.run import OURS, Run, model_name
 from vae_cf_tf import checkpoints, comparison
 from vae_cf_tf.comparison import Estimate
+from vae_cf_tf.item_path import Tried
 
 METRICS = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
 COVERAGE_AT = (10, 20, 50, 100)
@@ -78,12 +79,13 @@ def training(run: Run) -> Part:
         "best epoch."
     )
     if run.model.item_path is not None:
-        tried = dict(map(tuple, checkpoints.read_meta(run.workdir.item_path)["tried"]))
-        weight = float(run.model.item_path.weight.numpy())
+        tried = [Tried(*row) for row in checkpoints.read_meta(run.workdir.item_path)["tried"]]
+        best_path = max(tried, key=lambda t: t.ndcg)
         said += (
             " The curves are of the deep model alone. The item path was made beside its best epoch and received the "
-            f"weight {weight:.3g}, which is the best of {len(tried)} on validation users: NDCG@100 {tried[0.0]:.4f} "
-            f"without the path, {max(tried.values()):.4f} with it."
+            f"weight {best_path.weight:.3g} and the popularity discount {best_path.discount:g}, the best of "
+            f"{len(tried)} pairs on validation users: NDCG@100 {tried[0].ndcg:.4f} without the path, "
+            f"{best_path.ndcg:.4f} with it."
         )
     return page.Section("Training", [page.paragraph(said), body]), files
 
