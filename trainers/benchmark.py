@@ -6,7 +6,6 @@ real training, input pipeline and optimiser included. Prints JSON; `--compare` a
 """
 
 import json
-import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -84,10 +83,12 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
     from vae_cf_tf import batches, machine
     from vae_cf_tf.models import build
 
+    machine.reset_peak_rss()
     model = build(config, train.shape[1], train).compile_for(batches.steps_per_pass(train, config.batch_size))
     stream = iter(batches.shuffled(train, config.batch_size, config.seed))
     model.make_train_function()
     step_ms = _median_ms(lambda: float(model.train_function(stream)["loss"]), steps)
+    peak = machine.peak_rss(since_reset=True)
     batch, seed = next(stream), tf.constant([0, 1])
     bandwidth, rates = machine.bandwidth(), floor.product_rates(model, (config.batch_size, config.pseudo_inputs))
     parts = floor.parts(model, config, train.nnz / train.shape[0])
@@ -106,7 +107,9 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
         "bandwidth_gb_per_second": round(bandwidth / 1e9, 1),
         "first_layer": "sparse" if model.sparse_input else "dense",
         "first_layer_ms": {name: round(ms, 1) for name, ms in _first_layer(model, batch, seed, steps).items()},
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mb": round(peak),
+        "parameters_mb": round(sum(4 * np.prod(v.shape) for v in model.trainable_variables) / 2**20),
+        "interactions_mb": round((train.data.nbytes + train.indices.nbytes + train.indptr.nbytes) / 2**20),
     }
 
 

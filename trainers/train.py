@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from export.card import newest_version
 from export.savedmodel import export_run
 from trainers import summary
 from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
-from vae_cf_tf import baselines, batches, checkpoints, evaluation, metrics, trained
+from vae_cf_tf import baselines, batches, checkpoints, evaluation, machine, metrics, trained
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
@@ -59,7 +58,7 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
         "epochs": keep.epochs_done,
         "seconds_per_epoch": seconds,
         "users_per_second": split.train.shape[0] * config.passes / seconds,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": machine.peak_rss(),
         "baselines": compared,
         "data_fingerprint": split.fingerprint(),
         "config": dataclasses.asdict(config),

@@ -1,5 +1,9 @@
-"""How fast this machine does what benchmarks compare with: passes over memory, and matrix products."""
+"""How fast this machine does what benchmarks compare with, passes over memory and matrix products; and how much memory
+the process took.
+"""
 
+import contextlib
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +21,21 @@ def times(function: Callable[[], Any], repeats: int, warm: int = 3) -> np.ndarra
         if i >= warm:
             seconds.append(time.perf_counter() - start)
     return np.asarray(seconds)
+
+
+def peak_rss(since_reset: bool = False) -> float:
+    """Largest resident memory of the process so far, or since `reset_peak_rss`, in MiB."""
+    if since_reset:
+        with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as f:
+            line = next(line for line in f if line.startswith("VmHWM:"))
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def reset_peak_rss() -> None:
+    """Begins a new measurement of `peak_rss`, where the system lets it: Linux does."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
 
 
 def bandwidth(size: int = 1 << 28, repeats: int = 30) -> float:
