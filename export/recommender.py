@@ -6,9 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from export.products import for_serving
+from vae_cf_tf.evaluation import top_unseen
 from vae_cf_tf.models import Autoencoder
 
 LOWEST = np.finfo(np.float32).min
+"""The score of a place for which no item is left: JSON has no word for −∞."""
 _HISTORY = tf.TensorSpec([None, None], tf.string, name="history")
 _EXAMPLES = tf.TensorSpec([None], tf.string, name="examples")
 _INDICES, _SCALAR = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
@@ -64,7 +66,8 @@ class Recommender:
 
     def _recommend(self, history):
         items, rows, batch = self._distinct(history)
-        scores, columns = best_unseen(self._log_probs(items, rows, batch), items, rows, self._top_k)
+        scores, columns = top_unseen(self._log_probs(items, rows, batch), items, rows, self._top_k)
+        scores = tf.maximum(scores, LOWEST)
         ids = self._id_of.lookup(tf.where(scores > LOWEST, tf.cast(columns, tf.int64), -1))
         return {"item_ids": ids, "scores": scores}
 
@@ -86,16 +89,3 @@ class Recommender:
 
 def _ragged(items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> tf.RaggedTensor:
     return tf.RaggedTensor.from_value_rowids(items, rows, batch, validate=False)
-
-
-def best_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k best columns of each row that are not seen, best first, and their scores; LOWEST where none is left.
-
-    Args:
-      scores: float32 [batch, items].
-      items, rows: int32 [seen], the seen columns and whose they are.
-    """
-    seen = tf.stack([rows, items], axis=1)
-    masked = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(items), -np.float32(np.inf)))
-    values, columns = tf.math.top_k(masked, k)
-    return tf.maximum(values, LOWEST), columns

@@ -51,9 +51,20 @@ def model_ranker(model: tf.keras.Model) -> Ranker:
 
 def best_unseen(scores: tf.Tensor, histories: tf.RaggedTensor) -> tf.Tensor:
     """The items of the highest scores, float [batch, items], that are not in the histories: int32 [batch, TOP]."""
-    seen = tf.stack([rows_of(histories), histories.values], axis=1)
-    never = tf.fill(tf.shape(histories.values), tf.constant(-np.inf, scores.dtype))
-    return tf.math.top_k(tf.tensor_scatter_nd_update(scores, seen, never), metrics.TOP).indices
+    return top_unseen(scores, histories.values, rows_of(histories), metrics.TOP)[1]
+
+
+def top_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The k highest scores of each row whose items are not seen, best first, and these items; −∞ where none is left.
+
+    Args:
+      scores: float [batch, items].
+      items, rows: int32 [seen], the seen items and whose they are.
+    """
+    never = tf.fill(tf.shape(items), tf.constant(-np.inf, scores.dtype))
+    masked = tf.tensor_scatter_nd_update(scores, tf.stack([rows, items], axis=1), never)
+    found = tf.math.top_k(masked, k)
+    return found.values, found.indices
 
 
 def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:

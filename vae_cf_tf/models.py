@@ -324,7 +324,8 @@ class HierarchicalVAE(Variational):
         )
         self.own = []
         if config.prior_own:
-            self.own = _untrained(self._encoder("own_encoder"), self._lower_encoder("own_lower_encoder"))
+            upper = [self._encoder("own_encoder")] if config.lower_encoder == "hidden" else []
+            self.own = _untrained(*upper, self._lower_encoder("own_lower_encoder"))
 
     def _lower_encoder(self, name: str) -> ConditionalEncoder:
         c = self.config
@@ -351,10 +352,9 @@ class HierarchicalVAE(Variational):
         base = self.lower_prior(z2)
         lower_prior = diagonal_normal(*base)
         if self.own:
-            own_encoder, own_lower_encoder = self.own
             h = self.first_input(histories)
-            h = h if self.config.lower_encoder == "items" else own_encoder.hidden(h)
-            own = own_lower_encoder(h, tf.stop_gradient(z2))
+            h = h if self.config.lower_encoder == "items" else self.own[0].hidden(h)
+            own = self.own[-1](h, tf.stop_gradient(z2))
             lower_prior = anchored(base, own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         upper_prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
@@ -362,7 +362,7 @@ class HierarchicalVAE(Variational):
         return Terms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
 
     def originals(self) -> list[keras.layers.Layer]:
-        return [self.encoder, self.lower_encoder]
+        return [self.encoder, self.lower_encoder][-len(self.own) :]
 
 
 MODELS = {"none": DAE, "flat": VAE, "hierarchical": HierarchicalVAE}
