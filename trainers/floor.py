@@ -1,5 +1,6 @@
 """The least work of a training step, counted from the model's shapes."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,21 +11,49 @@ from vae_cf_tf.config import Config
 from vae_cf_tf.models import Autoencoder
 
 
+class Product(NamedTuple):
+    """x W for x [rows, inputs] and W [inputs, units], and its gradients: W's, and x's where that is no constant."""
+
+    rows: int
+    inputs: int
+    units: int
+    of_input: bool = True
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations: 2·rows·inputs·units, and as many for each gradient."""
+        return (6.0 if self.of_input else 4.0) * self.rows * self.inputs * self.units
+
+    def seconds(self, dtype: tf.DType) -> float:
+        """What these products take by themselves, each at its own shape."""
+        n, i, o = self.rows, self.inputs, self.units
+        forward, of_kernel = _seconds(n, i, o, dtype), _seconds(i, n, o, dtype, transpose_a=True)
+        return forward + of_kernel + (_seconds(n, o, i, dtype, transpose_b=True) if self.of_input else 0.0)
+
+
+@functools.cache
+def _seconds(m: int, k: int, n: int, dtype: tf.DType, **transposed: bool) -> float:
+    return 2 * m * k * n / machine.product_rate(m, k, n, dtype, repeats=7, **transposed)
+
+
 class Part(NamedTuple):
-    """A part of a step: floating-point operations of its matrix products, and bytes it must move at least."""
+    """A part of a step: its matrix products, and bytes it must move at least."""
 
     name: str
-    operations: float
-    bytes: float
+    products: tuple[Product, ...]
+    bytes: float = 0.0
+
+    @property
+    def operations(self) -> float:
+        return sum(product.operations for product in self.products)
 
 
 def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]:
     """The parts of one step.
 
-    A product of [rows, i] × [i, o] costs 2·rows·i·o operations, and as many again for each of its gradients; users'
-    histories are no variables, so that the first layer has one gradient for them and two for pseudo-inputs. A sparse
-    first layer has no product: it reads the kernel's rows of the items kept and writes its gradient. With a sampled
-    softmax the catalogue counts with its expected candidates only.
+    Users' histories are no variables, so that the first layer has no gradient for them, and one for pseudo-inputs. A
+    sparse first layer has no product: it reads the kernel's rows of the items kept and writes its gradient. With a
+    sampled softmax the catalogue counts with its expected candidates only.
 
     Args:
       model: built.
@@ -35,29 +64,28 @@ def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]
     k = {"standard": 0, "batch_vamp": batch}.get(config.prior, config.pseudo_inputs)
     items, learned = catalogue(model), config.prior in ("vamp", "hidden_vamp")
     kept = batch * mean_history * (1 - config.input_dropout)
-    users = sparse_bytes = pseudo = 0.0
+    users: list[Product] = []
+    pseudo: list[Product] = []
+    sparse_bytes = 0.0
     for name, variable in checkpoints.model_variables(model).items():
-        if not name.endswith("/kernel"):
+        if not name.endswith("/kernel") or name.startswith(("own_", "prior/")):
             continue
         i, o = variable.shape
-        if name.startswith(("own_", "prior/")):
-            continue
-        if name == "decoder/output/kernel":
-            users += 3 * 2 * batch * items * min(i, o)
-            continue
         through_prior = learned and name.startswith("encoder/")
-        if i >= model.num_items:
-            if model.sparse_input:
-                sparse_bytes += 4 * o * (kept + items)
-                i -= model.num_items  # what stands beside the items, if anything
-                users += 3 * 2 * batch * i * o
-            else:
-                users += 2 * 2 * batch * i * o
-            pseudo += 3 * 2 * k * model.num_items * o if through_prior and config.prior == "vamp" else 0
+        if name == "decoder/output/kernel":
+            users.append(Product(batch, min(i, o), items))
+        elif i < model.num_items:
+            users.append(Product(batch, i, o))
+            pseudo += [Product(k, i, o)] * through_prior
         else:
-            users += 3 * 2 * batch * i * o
-            pseudo += 3 * 2 * k * i * o if through_prior else 0
-    mixture = 2 * 3 * 2 * batch * k * config.latent_dim
+            if not model.sparse_input:
+                users.append(Product(batch, i, o, of_input=False))
+            else:
+                sparse_bytes += 4 * o * (kept + items)
+                beside = i - model.num_items  # what stands beside the items
+                users += [Product(batch, beside, o)] * (beside > 0)
+            pseudo += [Product(k, i, o)] * (through_prior and config.prior == "vamp")
+    mixture = [Product(batch, config.latent_dim, k)] * (2 * (k > 0))  # of z² and of z with the components
     share = items / model.num_items  # of the rows that belong to an item
     variables = sum(
         int(np.prod(v.shape)) * (share if v.shape[0] >= model.num_items else 1.0) for v in model.trainable_variables
@@ -65,12 +93,12 @@ def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]
     scores = 4.0 * batch * items
     open_rows = 2 * 4.0 * k * model.num_items if config.prior == "vamp" else 0.0
     return [
-        Part("users' products", users, 0),
-        Part("pseudo-inputs' products", pseudo + mixture, 0),
-        Part("sparse first layer", 0, sparse_bytes),
-        Part("pseudo-inputs read and opened", 0, open_rows),
-        Part("likelihood: f read, its gradient written", 0, 2 * scores),
-        Part("optimiser: gradient, weight and moments read, the latter written", 0, 7 * 4.0 * variables),
+        Part("users' products", tuple(users)),
+        Part("pseudo-inputs' products", (*pseudo, *mixture)),
+        Part("sparse first layer", (), sparse_bytes),
+        Part("pseudo-inputs read and opened", (), open_rows),
+        Part("likelihood: f read, its gradient written", (), 2 * scores),
+        Part("optimiser: gradient, weight and moments read, the latter written", (), 7 * 4.0 * variables),
     ]
 
 

@@ -45,8 +45,20 @@ def bandwidth(size: int = 1 << 28, repeats: int = 30) -> float:
     return size / float(np.median(times(lambda: total().numpy(), repeats)))
 
 
-def product_rate(m: int = 2000, k: int = 2000, n: int = 2000, dtype: tf.DType = tf.float32, repeats: int = 15) -> float:
-    """Floating-point operations per second, median, of an [m, k] × [k, n] product of `dtype`."""
-    a, b = (tf.cast(tf.random.uniform(shape), dtype) for shape in ([m, k], [k, n]))
-    product = tf.function(lambda: tf.matmul(a, b)[0, 0])
+def product_rate(
+    m: int = 2000,
+    k: int = 2000,
+    n: int = 2000,
+    dtype: tf.DType = tf.float32,
+    repeats: int = 15,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> float:
+    """Floating-point operations per second, median, of an [m, k] × [k, n] product of `dtype`.
+
+    A transposed factor lies in memory as [k, m] or [n, k], as the factors of gradients do.
+    """
+    a = tf.cast(tf.random.uniform([k, m] if transpose_a else [m, k]), dtype)
+    b = tf.cast(tf.random.uniform([n, k] if transpose_b else [k, n]), dtype)
+    product = tf.function(lambda: tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)[0, 0])
     return 2 * m * k * n / float(np.median(times(lambda: product().numpy(), repeats)))
