@@ -6,7 +6,7 @@ import tensorflow as tf
 from vae_cf_tf import batches
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.item_path import DISCOUNTS, HALF_AT, WEIGHTS, ItemPath, choose
+from vae_cf_tf.item_path import DISCOUNTS, FACTORS, HALF_AT, WEIGHTS, ItemPath, choose
 
 
 @pytest.fixture
@@ -116,20 +116,31 @@ def test_the_weight_is_that_which_ranks_held_out_users_best(rng):
     assert chosen(signal, noise)[0].weight == 0.0
 
 
-def test_the_discount_is_tried_with_the_best_weight_and_above(rng):
+def test_the_discount_is_tried_with_the_best_weight_and_above():
     held_out, signal = users_of_one_item()
     popular = np.broadcast_to(np.arange(150, dtype=np.float32), signal.shape)
-    deep = (0.5 * popular + signal).astype(np.float32)  # counts popularity for half of what it is too much
+    deep = 0.5 * popular  # which counts popularity, half of it too much
 
     def parts(histories):
-        return tuple(tf.gather(t, histories.values) for t in (deep, 0 * signal, popular))
+        return tuple(tf.gather(t, histories.values) for t in (deep, 0.02 * signal, popular))
 
     best, tried = choose(parts, held_out, 7)
-    assert (best.discount, best.ndcg) == (pytest.approx(0.5), 1.0)
-    assert len(tried) == len(WEIGHTS) + 3 * (len(DISCOUNTS) - 1)
+    assert (best.discount, best.ndcg) == (0.5, 1.0)
+    first, later = tried[: len(WEIGHTS)], tried[len(WEIGHTS) :]
+    assert {t.discount for t in first} == {0.0}
+    alone = max(first, key=lambda t: t.ndcg).weight
+    assert alone > 1
+    pairs = [(alone * factor, tau) for factor in FACTORS for tau in DISCOUNTS[1:]]
+    assert [(t.weight, t.discount) for t in later] == pairs
     best, tried = choose(parts, held_out, 7, discounts=())
     assert best.discount == 0
     assert len(tried) == len(WEIGHTS)
+
+
+def test_without_a_weight_no_pair_is_tried_twice():
+    held_out, signal = users_of_one_item()
+    _, tried = choose(lambda h: tuple(tf.gather(t, h.values) for t in (signal, 0 * signal, signal)), held_out, 7)
+    assert len(tried) == len(set(t[:2] for t in tried)) == len(WEIGHTS) + len(DISCOUNTS) - 1
 
 
 def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():

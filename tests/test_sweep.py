@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -245,7 +247,8 @@ def test_killed_and_started_again_it_repeats_nothing_and_ends(killed, log):
 def test_a_run_that_fails_is_named_and_the_others_go_on(killed, log, tmp_path):
     shutil.copytree(killed[0], tmp_path / "sweep")
     first, second = runs(tmp_path / "sweep")
-    (first / FINISHED).unlink()
+    for workdir in (first, second):  # so that two are to be made, whatever another test has done here
+        (workdir / FINISHED).unlink(missing_ok=True)
     (first / "checkpoint.npz").write_bytes(b"nonsense")
     result = run(sweep(log, tmp_path / "sweep", "--jobs=2"))
     assert result.returncode == 2
@@ -256,6 +259,66 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(killed, log, tmp_path):
     found = json.loads((tmp_path / "sweep" / "results.json").read_text())
     assert [row["settings"] for row in found["configurations"]] == [{"latent": "hierarchical"}]
     assert list(found["failed"]) == [str(first)]
+
+
+class Imagined:
+    """A run that takes three looks at it, and knows how many are under way beside it."""
+
+    under_way: ClassVar[list] = []
+    stopped: ClassVar[list] = []
+    most = 0
+
+    def __init__(self, task, *_):
+        self.task, self.looks = task, 0
+        self.process = types.SimpleNamespace(poll=self.poll, stdin=types.SimpleNamespace(close=lambda: None))
+        self.under_way.append(self)
+        Imagined.most = max(self.most, len(self.under_way))
+
+    def poll(self):
+        self.looks += 1
+        return 0 if self.looks > 3 else None
+
+    def ended(self):
+        self.under_way.remove(self)
+        self.task.folder.mkdir(parents=True)
+        return ""
+
+    def stop(self):
+        self.stopped.append(self)
+
+    def share(self, name):
+        assert name == work.BASELINES
+
+
+@pytest.fixture
+def imagined(monkeypatch, tmp_path):
+    Imagined.most = 0
+    Imagined.under_way.clear()
+    Imagined.stopped.clear()
+    monkeypatch.setattr(work, "_Run", Imagined)
+    monkeypatch.setattr(work.time, "sleep", lambda s: None)
+    monkeypatch.setattr(work.Task, "seconds", lambda task: 2.0 if task.folder.exists() else None)
+    points = plans.expand("grid", Config(), [], ["layers=1,2,3"], [])
+    return work.tasks(points, range(2), tmp_path)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_as_many_runs_as_jobs_are_under_way(imagined, tmp_path, jobs):
+    said, after = [], []
+    failed = work.carry_out(imagined, tmp_path, "weights", jobs, 0, said.append, lambda: after.append(1))
+    assert failed == {}
+    assert Imagined.most == jobs
+    assert len(after) == len(said) == 6
+    assert all(task.folder.exists() for task in imagined)
+
+
+def test_an_interrupt_stops_all_runs_under_way(imagined, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work.carry_out(imagined, tmp_path, "weights", 3, 0, lambda line: None, interrupt)
+    assert Imagined.under_way == Imagined.stopped != []
 
 
 def test_mistakes_are_one_line(killed, log, tmp_path):

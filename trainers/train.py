@@ -46,8 +46,7 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     workdir.claim(config, split)
     model = build(config, len(split.item_ids), split.train)
     keep = _fit(model, split, config, workdir, say)
-    if config.item_path != "none":
-        _item_path(model, split, config, workdir, say)
+    made = config.item_path != "none" and _item_path(model, split, config, workdir, say)
     trained.restore(model, workdir)
     compared = _baselines(config, workdir, split, say)
     rank = evaluation.model_ranker(model)
@@ -65,7 +64,7 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     }
     workdir.write_metrics(values)
     export_dir = Path(config.export_dir or workdir.path / "export")
-    exported = None if keep.trained else newest_version(export_dir)  # a finished run is exported once
+    exported = None if keep.trained or made else newest_version(export_dir)  # a finished run is exported once
     exported = exported or export_run(workdir, export_dir)
     say(summary.table(values))
     say(summary.examples(split, rank))
@@ -103,7 +102,11 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
         ranked |= {f"EASE, λ {l2:g}": functools.partial(baselines.ease, l2=l2) for l2 in config.ease_l2_values}
     found: dict[str, Any] = {}
     for name, fitted in ranked.items():
-        rank = evaluation.score_ranker(fitted(split.train))
+        try:
+            rank = evaluation.score_ranker(fitted(split.train))
+        except UserError as error:  # a λ too small for the data costs a line of the report, not the run
+            say(f"Left out: {error}")
+            continue
         found[name] = {
             part: metrics.summary(evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size))
             for part in PARTS
@@ -115,14 +118,14 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
     return found
 
 
-def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> None:
-    """Makes the linear path beside the best epoch, unless the workdir has the one that belongs to it."""
+def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> bool:
+    """Makes the linear path beside the best epoch, unless the workdir has that; returns whether it did."""
     best_epoch = checkpoints.read_meta(workdir.best)["epoch"]
     path = ItemPath(len(split.item_ids), config.item_path_mb, name="item_path")
     variables = checkpoints.model_variables(path)
     with contextlib.suppress(UserError):  # missing or damaged: it is made again
         if checkpoints.load(workdir.item_path, variables)["epoch"] == best_epoch:
-            return
+            return False
     say("Item path …")
     checkpoints.load(workdir.best, checkpoints.model_variables(model))
     path.fit(split.train, config.item_path_l2, config.item_path_max_items)
@@ -139,6 +142,7 @@ def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdi
         f"{tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
     checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": tried})
+    return True
 
 
 def _fit(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> Keep:

@@ -124,10 +124,10 @@ class Config:
         ("none", "linear"),
     )
     item_path_discount: str = _setting(
-        "validation",
-        "Popularity, which network and item path know each, is taken off their sum in a share that is chosen on "
-        "validation users; or none of it.",
-        ("validation", "none"),
+        "none",
+        "validation: popularity, which network and item path know each, is taken off their sum in a share that is "
+        "chosen on validation users.",
+        ("none", "validation"),
     )
     item_path_l2: float = _setting(4.0, "λ of the item path, in units of a mean item's squared norm.", low=1e-6)
     item_path_mb: int = _setting(
@@ -177,9 +177,11 @@ class Config:
 
     # Evaluation
     eval_batch_size: int = _setting(500, "Users in an evaluation step.", low=1, identity=False)
-    ease_l2: str = _setting("200,700,2000", "λ of the EASE baseline; of several, the best on validation is reported.")
+    ease_l2: str = _setting(
+        "200,700,2000", "λ of the EASE baseline; of several, the best on validation is reported.", identity=False
+    )
     ease_max_items: int = _setting(
-        25_000, "Largest catalogue that EASE, a dense items × items matrix, is run on.", low=0
+        25_000, "Largest catalogue that EASE, a dense items × items matrix, is run on.", low=0, identity=False
     )
 
     # Run

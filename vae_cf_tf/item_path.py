@@ -26,8 +26,8 @@ from vae_cf_tf.histories import ones
 USER_POWER = ITEM_POWER = 0.25
 WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
 """The values of w that are tried: none, and 1 to 512 in steps of √2."""
-DISCOUNTS = tuple(step / 10 for step in range(11))
-"""The values of τ that are tried, with the best w, √2·w and 2·w."""
+DISCOUNTS, FACTORS = tuple(step / 10 for step in range(11)), (1.0, 2**0.5, 2.0)
+"""The values of τ that are tried, each with the best w times each factor."""
 HALF_AT = 20
 """Items of a history at which τ_x is τ/2. On ML-1M τ_x = τ lost as much with ten or fewer of a user's items as it
 gained with all of them: who is hardly known is served best by what is popular."""
@@ -193,6 +193,6 @@ def choose(
 
     tried = judge([(weight, 0.0) for weight in WEIGHTS])
     best = max(tried, key=lambda t: t.ndcg)
-    more = [(best.weight * factor, tau) for factor in (1.0, 2**0.5, 2.0) for tau in discounts if tau]
-    tried += judge(more) if more else []
+    more = dict.fromkeys((best.weight * factor, tau) for factor in FACTORS for tau in discounts if tau)
+    tried += judge(list(more)) if more else []
     return max(tried, key=lambda t: t.ndcg), tried

@@ -241,24 +241,23 @@ class DAE(Autoencoder):
 
 
 class Variational(Autoencoder):
-    """What models with a posterior have in common: `encoder` for q of the (upper) latent variable, `prior`, and `own`,
-    the encoders as they were an epoch ago, where prior_own asks for them. A subclass makes them."""
+    """What models with a posterior have in common: `encoder` for q of the (upper) latent variable, `prior`, and
+    `own_encoder`, the encoder as it was an epoch ago, where prior_own asks for it. A subclass makes them."""
 
     def _encoder(self, name: str) -> Encoder:
         c = self.config
         return Encoder(self.num_items, layers=c.layers, skips=c.encoder_skips, **self.widths, name=name)
 
     def refresh(self) -> None:
-        if self.own:
-            for own, original in zip(self.own, self.originals(), strict=True):
-                for variable, present in zip(own.variables, original.variables, strict=True):
-                    variable.assign(present)
+        for copy, original in self.copies():
+            for variable, present in zip(copy.variables, original.variables, strict=True):
+                variable.assign(present)
         if isinstance(self.prior, UserVampPrior):
             self.prior.refresh()
 
-    def originals(self) -> list[keras.layers.Layer]:
-        """The encoders whose states of an epoch ago are `own`."""
-        return [self.encoder]
+    def copies(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+        """Encoders as they were an epoch ago, and what they are copies of; where prior_own asks for them."""
+        return [(self.own_encoder, self.encoder)] if self.own_encoder else []
 
 
 class VAE(Variational):
@@ -280,7 +279,7 @@ class VAE(Variational):
         self.decoder = Decoder(
             num_items, layers=self.decoder_layers, **self.widths, by_item=self.by_item, name="decoder"
         )
-        self.own = _untrained(self._encoder("own_encoder")) if config.prior_own else []
+        self.own_encoder = _untrained(self._encoder("own_encoder")) if config.prior_own else None
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories))[0],)
@@ -291,8 +290,8 @@ class VAE(Variational):
         posterior = diagonal_normal(*parameters)
         z = _draw(posterior, z_seed)
         prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
-        if self.own:
-            own = self.own[0](self.first_input(histories))
+        if self.own_encoder:
+            own = self.own_encoder(self.first_input(histories))
             prior = anchored((tf.zeros_like(z), tf.zeros_like(z)), own, self.config.prior_own)
         if self.config.kl == "analytic":
             kl = tfd.kl_divergence(posterior, prior)
@@ -322,10 +321,11 @@ class HierarchicalVAE(Variational):
         self.decoder = JointDecoder(
             num_items, layers=self.decoder_layers, **self.widths, by_item=self.by_item, name="decoder"
         )
-        self.own = []
+        self.own_encoder = self.own_lower_encoder = None
         if config.prior_own:
-            upper = [self._encoder("own_encoder")] if config.lower_encoder == "hidden" else []
-            self.own = _untrained(*upper, self._lower_encoder("own_lower_encoder"))
+            if config.lower_encoder == "hidden":  # which is given the upper one's last block
+                self.own_encoder = _untrained(self._encoder("own_encoder"))
+            self.own_lower_encoder = _untrained(self._lower_encoder("own_lower_encoder"))
 
     def _lower_encoder(self, name: str) -> ConditionalEncoder:
         c = self.config
@@ -351,18 +351,19 @@ class HierarchicalVAE(Variational):
         z1 = _draw(lower, z1_seed)
         base = self.lower_prior(z2)
         lower_prior = diagonal_normal(*base)
-        if self.own:
+        if self.own_lower_encoder:
             h = self.first_input(histories)
-            h = h if self.config.lower_encoder == "items" else self.own[0].hidden(h)
-            own = self.own[-1](h, tf.stop_gradient(z2))
+            h = self.own_encoder.hidden(h) if self.own_encoder else h
+            own = self.own_lower_encoder(h, tf.stop_gradient(z2))
             lower_prior = anchored(base, own, self.config.prior_own)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         upper_prior = self.prior.distribution(rate, prior_seed, None if seed is None else parameters)
         kl -= upper_prior.log_prob(z2) + lower_prior.log_prob(z1)
         return Terms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
 
-    def originals(self) -> list[keras.layers.Layer]:
-        return [self.encoder, self.lower_encoder][-len(self.own) :]
+    def copies(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+        lower = [(self.own_lower_encoder, self.lower_encoder)] if self.own_lower_encoder else []
+        return super().copies() + lower
 
 
 MODELS = {"none": DAE, "flat": VAE, "hierarchical": HierarchicalVAE}
@@ -436,10 +437,9 @@ def _split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:
     return [None] * n if seed is None else tf.unstack(tf.random.split(seed, n))
 
 
-def _untrained(*layers: keras.layers.Layer) -> list[keras.layers.Layer]:
-    for layer in layers:
-        layer.trainable = False
-    return list(layers)
+def _untrained(layer: keras.layers.Layer) -> keras.layers.Layer:
+    layer.trainable = False
+    return layer
 
 
 def _draw(posterior: tfd.Distribution, seed: tf.Tensor | None) -> tf.Tensor:

@@ -15,8 +15,8 @@ Axis = list[Settings]
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # A sweep compares on one split, and gives each run its folder and its seed.
-OF_THE_DATA = [*itertools.takewhile(lambda name: name != "latent", _FIELDS), "ease_l2", "ease_max_items"]
-_FIXED = [*OF_THE_DATA, "workdir", "export_dir", "seed"]
+OF_THE_DATA = [*itertools.takewhile(lambda name: name != "latent", _FIELDS)]
+_FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
 EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
     [{"likelihood": "multinomial"}, {"likelihood": "bernoulli"}],

@@ -23,6 +23,8 @@ from vae_cf_tf.files import written_aside
 from vae_cf_tf.workdir import Workdir
 
 LOG, BASELINES = "log.txt", "baselines.json"
+THREADS = ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that tell a process how many cores to use, where they are not set already."""
 Say = Callable[[str], None]
 
 
@@ -103,10 +105,12 @@ def carry_out(
     waiting = [task for task in todo if seconds[task] is None]
     running: list[_Run] = []
     started, live = time.monotonic(), sys.stdout.isatty()
+    clear = "\r\x1b[K" if live else ""
 
     def head() -> str:
         left = time_left([*waiting, *(run.task for run in running)], seconds)
-        ahead = "" if left is None else f", about {clock(left / jobs)} left"
+        at_once = min(jobs, len(waiting) + len(running))
+        ahead = "" if left is None else f", about {clock(left / at_once)} left"
         done = len(todo) - len(waiting) - len(running)
         return f"[{done}/{len(todo)}] {clock(time.monotonic() - started)}{ahead}"
 
@@ -123,20 +127,24 @@ def carry_out(
                 time.sleep(0.2)
             if live:
                 now = "; ".join(f"{run.task.name}{run.epoch()}" for run in running)
-                print(f"\r\x1b[K{head()} · {now}", end="", flush=True)
+                line = f"{head()} · {now}"[: shutil.get_terminal_size().columns - 1]
+                print(f"{clear}{line}", end="", flush=True)
             for run in [run for run in running if run.process.poll() is not None]:
                 running.remove(run)
                 error, task = run.ended(), run.task
                 seconds[task] = task.seconds()
                 if seconds[task] is None:
                     failed[task.config.workdir] = error or "it ended without its results"
-                    say(f"Failed: {task.name}: {failed[task.config.workdir]} (log: {task.folder / LOG})")
+                    say(f"{clear}Failed: {task.name}: {failed[task.config.workdir]} (log: {task.folder / LOG})")
                 after_each()
+                for other in running:
+                    other.share(BASELINES)
     finally:
         for run in running:
+            run.process.stdin.close()  # all at once, and then
+        for run in running:
             run.stop()
-        if live:
-            print("\r\x1b[K", end="", flush=True)
+        print(clear, end="", flush=True)
     return failed
 
 
@@ -166,18 +174,21 @@ class _Run:
         self.task, self._sweep_dir = task, sweep_dir
         task.folder.mkdir(parents=True, exist_ok=True)
         for name in (SPLIT_FILE, BASELINES):
-            if (sweep_dir / name).exists() and not (task.folder / name).exists():
-                _share(sweep_dir / name, task.folder / name)
+            self.share(name)
         settings = (f"--{name}={value}" for name, value in vars(task.config).items())
         command = [sys.executable, "-m", "trainers.sweep.worker", *settings, f"--keep={keep}"]
-        environment = dict(os.environ)
-        if jobs > 1:
-            environment["TF_NUM_INTRAOP_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        share = {name: str(max(1, _cores() // jobs)) for name in THREADS} if jobs > 1 else {}
+        environment = share | os.environ
         with open(task.folder / LOG, "a") as log:
             self._begin = log.tell()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(lock,), env=environment
             )
+
+    def share(self, name: str) -> None:
+        """Gives the run the sweep's file of this name, if there is one and the run has none."""
+        if (self._sweep_dir / name).exists() and not (self.task.folder / name).exists():
+            _share(self._sweep_dir / name, self.task.folder / name)
 
     def stop(self) -> None:
         """Ends the process, and waits for that."""
@@ -206,6 +217,11 @@ class _Run:
         except OSError:
             return ""
         return f": epoch {rows} of at most {self.task.config.epochs}"
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _share(source: Path, target: Path) -> None:
