@@ -8,6 +8,7 @@ The floor takes every product at the rate that was measured at its own shape, be
 `utilisation_at_best_rate` takes all of them at the best rate.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -80,12 +81,15 @@ def benchmark(variants: list[tuple[str, Config]], preset: str, steps: int, own_i
 
 
 def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
+    import keras
     import tensorflow as tf
 
     from trainers import floor
     from vae_cf_tf import batches, machine
     from vae_cf_tf.models import PRODUCT_DTYPES, build
 
+    keras.utils.clear_session()  # what a variant before this one held
+    gc.collect()
     machine.reset_peak_rss()
     model = build(config, train.shape[1], train).compile_for(batches.steps_per_pass(train, config.batch_size))
     stream = iter(batches.shuffled(train, config.batch_size, config.seed))
