@@ -44,11 +44,11 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     workdir.check(config)
     split = _prepare(config, workdir, say)
     workdir.claim(config, split)
+    compared = _baselines(config, workdir, split, say)  # while there is no model to share the memory with
     model = build(config, len(split.item_ids), split.train)
     keep = _fit(model, split, config, workdir, say)
     made = config.item_path != "none" and _item_path(model, split, config, workdir, say)
     trained.restore(model, workdir)
-    compared = _baselines(config, workdir, split, say)
     rank = evaluation.model_ranker(model)
     per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
     seconds = float(np.median([row["seconds"] for row in keep.rows]))

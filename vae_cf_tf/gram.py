@@ -29,8 +29,8 @@ def inverse(x: sp.csr_matrix, l2: float) -> np.ndarray:
     potrf, potri = (lapack.dpotrf, lapack.dpotri) if dtype is np.float64 else (lapack.spotrf, lapack.spotri)
     columns, rows = x.astype(dtype).tocsc(), x.T.tocsr().astype(dtype)
     p = np.empty((items, items), dtype, order="F")
-    for block in blocks(items):
-        p[:, block] = (rows @ columns[:, block]).toarray()
+    for block in blocks(items):  # the lower triangle, which is all that is read of it
+        p[block.start :, block] = (rows[block.start :] @ columns[:, block]).toarray()
     p[np.diag_indices(items)] += l2
     p, failed = potrf(p, lower=1, overwrite_a=1)  # Cholesky factor, then the inverse, in the lower triangle
     if failed:
