@@ -47,6 +47,9 @@ class Part(NamedTuple):
     def operations(self) -> float:
         return sum(product.operations for product in self.products)
 
+    def products_seconds(self, dtype: tf.DType) -> float:
+        return sum(product.seconds(dtype) for product in self.products)
+
 
 def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]:
     """The parts of one step.

@@ -18,7 +18,7 @@ from export.card import newest_version
 from export.savedmodel import export_run
 from trainers import summary
 from trainers.callbacks import Keep, StopOnInterrupt, StopOnNaN, Validate
-from vae_cf_tf import baselines, batches, checkpoints, evaluation, machine, metrics, trained
+from vae_cf_tf import baselines, batches, checkpoints, evaluation, machine, metrics
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
@@ -47,8 +47,8 @@ def train_and_evaluate(config: Config, say: Say = print) -> dict[str, Any]:
     compared = _baselines(config, workdir, split, say)  # while there is no model to share the memory with
     model = build(config, len(split.item_ids), split.train)
     keep = _fit(model, split, config, workdir, say)
+    checkpoints.load(workdir.best, checkpoints.model_variables(model))
     made = config.item_path != "none" and _item_path(model, split, config, workdir, say)
-    trained.restore(model, workdir)
     rank = evaluation.model_ranker(model)
     per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
     seconds = float(np.median([row["seconds"] for row in keep.rows]))
@@ -119,15 +119,15 @@ def _baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> dict
 
 
 def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> bool:
-    """Makes the linear path beside the best epoch, unless the workdir has that; returns whether it did."""
+    """Gives the model of the best epoch the workdir's linear path, or a new one; returns whether it is new."""
     best_epoch = checkpoints.read_meta(workdir.best)["epoch"]
     path = ItemPath(len(split.item_ids), config.item_path_mb, name="item_path")
     variables = checkpoints.model_variables(path)
     with contextlib.suppress(UserError):  # missing or damaged: it is made again
         if checkpoints.load(workdir.item_path, variables)["epoch"] == best_epoch:
+            model.item_path = path
             return False
     say("Item path …")
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
     path.fit(split.train, config.item_path_l2, config.item_path_max_items)
 
     def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -142,6 +142,7 @@ def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdi
         f"{tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
     checkpoints.save(workdir.item_path, variables, {"epoch": best_epoch, "tried": tried})
+    model.item_path = path
     return True
 
 

@@ -79,13 +79,12 @@ class MixtureOfNormals(tfd.Distribution):
         weighted = mean * precision
         components, latent = tf.shape(mean)[0], tf.shape(mean)[1]
         constant = -0.5 * tf.reduce_sum(mean * weighted + self._log_variance, axis=1)  # [K]
-        constant -= 0.5 * math.log(2 * math.pi) * tf.cast(latent, z.dtype) + tf.math.log(tf.cast(components, z.dtype))
+        counted = tf.maximum(components - 1, 1) if self._leave_one_out else components
+        constant -= 0.5 * math.log(2 * math.pi) * tf.cast(latent, z.dtype) + tf.math.log(tf.cast(counted, z.dtype))
         exponent = tf.matmul(flat, weighted, transpose_b=True) - 0.5 * tf.matmul(flat**2, precision, transpose_b=True)
         exponent += constant  # [N, K]
         if self._leave_one_out:
-            others = tf.cast(tf.maximum(components - 1, 1), z.dtype)
-            constant = tf.math.log(tf.cast(components, z.dtype) / others)
-            exponent = tf.linalg.set_diag(exponent + constant, tf.fill([components], z.dtype.min / 2))
+            exponent = tf.linalg.set_diag(exponent, tf.fill([components], z.dtype.min / 2))
         return tf.reshape(tf.reduce_logsumexp(exponent, axis=1), tf.shape(z)[:-1])
 
     def _sample_n(self, n: tf.Tensor, seed=None) -> tf.Tensor:

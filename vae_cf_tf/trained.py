@@ -14,14 +14,9 @@ def load(workdir: Workdir, split: Split) -> Autoencoder:
       UserError: a file is missing or damaged, or belongs to another model.
     """
     model = build(workdir.config(), len(split.item_ids), split.train)
-    restore(model, workdir)
-    return model
-
-
-def restore(model: Autoencoder, workdir: Workdir) -> None:
-    """Gives a model of the run's configuration its weights and its path; raises as `load`."""
     checkpoints.load(workdir.best, checkpoints.model_variables(model))
     if model.config.item_path != "none":
         path = ItemPath(model.num_items, model.config.item_path_mb, name="item_path")
         checkpoints.load(workdir.item_path, checkpoints.model_variables(path))
         model.item_path = path
+    return model
