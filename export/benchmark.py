@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -37,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("requests", 200, "Requests of one history that are timed, for each length.", lower_bound=10)
     flags.DEFINE_integer("batch", 64, "Histories of a request whose throughput is measured.", lower_bound=1)
     flags.DEFINE_enum("weights", "float32", ["float32", "bfloat16"], "Type of the kernels in the SavedModel.")
-    flags.DEFINE_string("output", "", "JSON file for the figures; empty: none.")
+    commands.define_path("output", "", "JSON file for the figures; empty: none.")
 
 
 def main(argv: list[str]) -> None:
@@ -82,12 +81,13 @@ def _write(folder: str, items: int, options: dict[str, Any]) -> dict[str, Any]:
     from export import plain
     from export.savedmodel import export_model
     from vae_cf_tf import checkpoints
-    from vae_cf_tf.config import Config
+    from vae_cf_tf.config import Config, flagfile_settings
     from vae_cf_tf.machine import times
     from vae_cf_tf.models import build
 
     widths = {name: options[name] for name in ("hidden_dim", "latent_dim")}
-    model = build(Config(latent="hierarchical", prior="vamp", layers=2, pseudo_inputs=1, **widths), items)
+    published = flagfile_settings(Path(__file__).parents[1] / "trainers" / "flags" / "evcf.flags")
+    model = build(Config(**published | widths | {"pseudo_inputs": 1}), items)
     weights = {name: np.asarray(v.value) for name, v in checkpoints.model_variables(model).items()}
     k = min(options["top_k"], items)
     twin: dict[str, Any] = {}
@@ -242,4 +242,4 @@ def _table(found: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main))

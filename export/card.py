@@ -1,6 +1,5 @@
 """assets.extra/model_card.json: what a SavedModel version is, for whoever finds it on a server."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,12 @@ _HISTORIES = (
 
 def of_run(workdir: Workdir, config: Config, fingerprint: str) -> dict[str, Any]:
     """What the card says about training: settings, data, and metrics where the run has been judged."""
-    settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.metadata["identity"]}
-    facts: dict[str, Any] = {"config": settings, "data_fingerprint": fingerprint, "metrics": None, "best_epoch": None}
+    facts: dict[str, Any] = {
+        "config": config.figures_depend_on(),
+        "data_fingerprint": fingerprint,
+        "metrics": None,
+        "best_epoch": None,
+    }
     if workdir.metrics.exists():
         found = json.loads(workdir.metrics.read_text())
         facts["metrics"] = {part: found[part] for part in ("test", "validation")}

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 
 
@@ -22,7 +21,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model", "vamp", "Name of the model, as in models.config.")
     flags.DEFINE_enum("signature", "recommend", ["recommend", "recommend_examples"], "Signature to ask.")
     flags.DEFINE_enum("rest", "", ["", "row", "column"], "JSON over HTTP in this format; empty: gRPC.")
-    flags.DEFINE_string("titles", "", "SavedModel version, or the folder of versions, whose titles are printed.")
+    commands.define_path("titles", "", "SavedModel version, or the folder of versions, whose titles are printed.")
     flags.DEFINE_integer("show", 10, "Recommendations printed for each history.", lower_bound=1)
     flags.DEFINE_float("timeout", 10.0, "Seconds to wait for the answer.", lower_bound=0.001)
 
@@ -88,4 +87,4 @@ def ask_rest(
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main, "HISTORY [HISTORY …]"))

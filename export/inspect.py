@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 
 
@@ -19,4 +18,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main, "DIR"))

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from absl import flags
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", "", "Folder of the run, as given to trainers.main.")
-    flags.DEFINE_string("export_dir", "", "Folder that receives the model as a new numbered version.")
+    commands.define_path("workdir", "", "Folder of the run, as given to trainers.main.")
+    commands.define_path("export_dir", "", "Folder that receives the model as a new numbered version.")
     flags.DEFINE_integer("top_k", 100, "Items of a recommendation, at most the catalogue.", lower_bound=1)
     flags.DEFINE_enum(
         "weights",
@@ -57,4 +56,4 @@ def _literal(item: str) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main))

@@ -13,8 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -22,9 +21,9 @@ _CELLS = 1 << 20  # ids in a request, padding included: what bounds the memory w
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("model", "", "SavedModel version, or the folder of versions, of which the newest is taken.")
-    flags.DEFINE_string("input", "", "File of histories: .jsonl, .parquet or .tfrecord.")
-    flags.DEFINE_string("output", "", "Folder for the parts.")
+    commands.define_path("model", "", "SavedModel version, or the folder of versions, of which the newest is taken.")
+    commands.define_path("input", "", "File of histories: .jsonl, .parquet or .tfrecord.")
+    commands.define_path("output", "", "Folder for the parts.")
     flags.DEFINE_enum("kind", "", ["", "jsonl", "parquet", "tfrecord"], "Kind of the parts; empty: the input's.")
     flags.DEFINE_integer("batch_size", 256, "Histories in a request.", lower_bound=1)
     flags.DEFINE_integer("part_rows", 16384, "Rows of a part.", lower_bound=1)
@@ -153,4 +152,4 @@ def _claim(folder: Path, job: str) -> int | None:
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main))

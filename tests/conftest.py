@@ -1,6 +1,5 @@
 """What the tests share: quiet TensorFlow, small configurations, a toy log, and the shipped flagfiles."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +7,14 @@ import pytest
 import scipy.sparse as sp
 
 from vae_cf_tf import quiet
-from vae_cf_tf.config import Config
+from vae_cf_tf.config import Config, flagfile_settings
 
 quiet.import_tensorflow()
 
 ROOT = Path(__file__).parents[1]
 FLAGFILES = sorted((ROOT / "trainers" / "flags").glob("*.flags")) + [ROOT / "vamp.flags"]
+EVCF = flagfile_settings(ROOT / "trainers" / "flags" / "evcf.flags")
 SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10}
-
-
-def flagfile_settings(path: Path) -> dict:
-    """The settings of a flagfile, by name, in their fields' types."""
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
-    lines = [line.strip() for line in path.read_text().splitlines() if line.startswith("--")]
-    pairs = [line[2:].split("=", 1) for line in lines]
-    return {name: kinds[name](value) for name, value in pairs}
 
 
 def small_config(path: Path, **settings) -> Config:

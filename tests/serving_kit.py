@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from conftest import EVCF
 
 from export.savedmodel import export_model
 from vae_cf_tf.config import Config
@@ -25,7 +26,7 @@ TOP_K = 15
 
 def model(**settings) -> Autoencoder:
     """A model of this size; the seed is the configuration's, so that two calls make equal ones."""
-    return build(Config(**{**SMALL, **settings}), len(ITEM_IDS))
+    return build(Config(**{**EVCF, **SMALL, **settings}), len(ITEM_IDS))
 
 
 def default_model(path: str = "whole") -> Autoencoder:

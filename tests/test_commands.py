@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands
 from vae_cf_tf.errors import UserError
 
 
@@ -29,19 +29,20 @@ def raising(error):
             2,
             "Error: Cannot write: the disk",
         ),
-        (KeyboardInterrupt(), 130, "\nInterrupted. The same command goes on"),
+        (KeyboardInterrupt(), 130, "\nInterrupted.\n"),
+        (KeyboardInterrupt("The same command goes on."), 130, "\nInterrupted. The same command goes on.\n"),
     ],
 )
 def test_a_users_trouble_is_a_line_and_a_status(error, status, line, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command"])
-    assert guarded(raising(error)) == status
+    assert commands.run(raising(error)) == status
     assert capsys.readouterr().err.startswith(line)
 
 
 def test_an_argument_that_is_no_flag_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "extra"])
-    assert guarded(lambda argv: None) == 2
-    assert capsys.readouterr().err == "Error: Unknown argument 'extra': settings are given as --name=value.\n"
+    assert commands.run(lambda argv: None) == 2
+    assert capsys.readouterr().err == "Error: Unknown argument 'extra'. Settings are given as --name=value.\n"
 
 
 def test_a_closed_pipe_is_no_error():
@@ -52,6 +53,6 @@ def test_a_closed_pipe_is_no_error():
 
 def test_success_is_zero_and_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
-    assert guarded(lambda argv: None) == 0
+    assert commands.run(lambda argv: None) == 0
     with pytest.raises(ZeroDivisionError):
-        guarded(raising(ZeroDivisionError()))
+        commands.run(raising(ZeroDivisionError()))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.stats
-from conftest import ROOT
+from conftest import EVCF, ROOT
 
 from trainers.report import latent, numbers, rankings
 from trainers.report import run as run_module
@@ -72,7 +72,7 @@ def made(request, tmp_path_factory):
     titles = "".join(f'{item},"{quoted} {i}"\n' for i, item in enumerate(data.item_ids))
     (folder / "titles.csv").write_text("item_id,title\n" + titles)
     workdir = Workdir(folder / "run")
-    config = Config(data=str(folder / "events.csv"), workdir=str(workdir.path), **(TINY | MODELS[request.param]))
+    config = Config(data=str(folder / "events.csv"), workdir=str(workdir.path), **(EVCF | TINY | MODELS[request.param]))
     train_and_evaluate(config, say=lambda line: None)
     path = write_report(workdir.path, item_titles=folder / "titles.csv", components=3)
     return request.param, workdir, path, Page(path.read_text(encoding="utf-8"))

@@ -13,17 +13,17 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import EVCF, ROOT
 
 from trainers.sweep import plans, results, show, work
-from trainers.sweep.worker import FINISHED, PER_USER, settings_that_count
+from trainers.sweep.worker import FINISHED, PER_USER
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
 
 
 def test_the_ablation_is_every_combination():
-    points = plans.expand("evcf", Config(), [], [], [])
+    points = plans.expand("evcf", Config(**EVCF), [], [], [])
     found = {(c.latent, c.prior, c.block, c.layers, c.likelihood) for c in (p.config for p in points)}
     assert len(points) == len(found) == 36
     assert {(latent, prior) for latent, prior, *_ in found} == {
@@ -35,7 +35,7 @@ def test_the_ablation_is_every_combination():
 
 
 def test_given_flags_override_the_plan():
-    base = Config(likelihood="gaussian", prior="vamp", learning_rate=0.1)
+    base = Config(**EVCF | {"likelihood": "gaussian", "learning_rate": 0.1})
     points = plans.expand("evcf", base, ["likelihood", "prior", "learning_rate"], ["layers=1,4"], [])
     assert {p.config.likelihood for p in points} == {"gaussian"}
     assert {(p.config.latent, p.config.prior) for p in points} == {("flat", "vamp"), ("hierarchical", "vamp")}
@@ -45,20 +45,22 @@ def test_given_flags_override_the_plan():
 
 
 def test_where_sets_what_suits_some_configurations():
-    points = plans.expand("grid", Config(), [], ["layers=1,2", "beta_cap=.1,.2"], ["layers=2: batch_size=7,epochs=3"])
+    points = plans.expand(
+        "grid", Config(**EVCF), [], ["layers=1,2", "beta_cap=.1,.2"], ["layers=2: batch_size=7,epochs=3"]
+    )
     found = {(p.config.layers, p.config.beta_cap): (p.config.batch_size, p.config.epochs) for p in points}
     assert found == {(1, 0.1): (200, 400), (1, 0.2): (200, 400), (2, 0.1): (7, 3), (2, 0.2): (7, 3)}
 
 
 def test_the_reference_differs_in_the_named_settings_only():
-    points = plans.expand("evcf", Config(), [], [], [])
+    points = plans.expand("evcf", Config(**EVCF), [], [], [])
     wanted = plans.usual_reference("evcf", points)
     for point in points:
         reference = plans.reference_of(point, points, wanted).config
         assert reference == dataclasses.replace(
             point.config, latent="flat", prior="standard", block="tanh", layers=1
         )  # the likelihood stays
-    gated = plans.expand("evcf", Config(), ["block"], [], [])
+    gated = plans.expand("evcf", Config(**EVCF), ["block"], [], [])
     assert "block" not in plans.usual_reference("evcf", gated)  # which has no tanh
 
 
@@ -67,8 +69,8 @@ def test_the_reference_differs_in_the_named_settings_only():
     [
         ([], [], "one configuration"),
         (["nothing=1,2"], [], "no setting 'nothing'"),
-        (["beta_cap=a"], [], "--beta_cap takes numbers. Received: 'a'"),
-        (["layers=1.5,2"], [], "whole numbers"),
+        (["beta_cap=a"], [], "--beta_cap takes a number. Received: 'a'"),
+        (["layers=1.5,2"], [], "a whole number"),
         (["layers="], [], "names no values"),
         (["threshold=3,4"], [], "the same in all runs"),
         (["seed=1,2"], [], "the same in all runs"),
@@ -98,12 +100,12 @@ def finish(task: work.Task, values: dict[str, np.ndarray]) -> None:
     task.folder.mkdir(parents=True)
     np.savez(task.folder / PER_USER, **values)
     (task.folder / "metrics.json").write_text('{"best_epoch": 2, "epochs": 3}')
-    done = {"settings": settings_that_count(task.config), "seconds": 1.0}
+    done = {"settings": task.config.figures_depend_on(), "seconds": 1.0}
     (task.folder / FINISHED).write_text(json.dumps(done))
 
 
 def made(tmp_path, rng, plan="grid", vary=("layers=1,2",), leave=0):
-    points = plans.expand(plan, Config(), [], vary, [])
+    points = plans.expand(plan, Config(**EVCF), [], vary, [])
     todo = work.tasks(points, [3, 4], tmp_path)
     values = {}
     for task in todo[: len(todo) - leave]:
@@ -176,7 +178,8 @@ def log(tmp_path_factory):
 
 def sweep(log, folder, *more: str) -> list[str]:
     tiny = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50"]
-    return [sys.executable, "-m", "trainers.sweep", "--plan=grid", f"--data={log}", f"--sweep_dir={folder}",
+    return [sys.executable, "-m", "trainers.sweep", "--plan=grid", "--flagfile=trainers/flags/evcf.flags",
+            f"--data={log}", f"--sweep_dir={folder}",
             "--vary=latent=flat,hierarchical", "--seeds=1", "--epochs=4", *tiny, *more]  # fmt: skip
 
 

@@ -18,10 +18,8 @@ import numpy as np
 from absl import flags
 
 from trainers.main import config_from_flags, define_flags
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
-from vae_cf_tf.config import Config
-from vae_cf_tf.errors import UserError
+from vae_cf_tf import commands, quiet
+from vae_cf_tf.config import Config, groups, parsed
 
 PRESETS = {  # training users, items, interactions
     "ml-1m": (4_834, 3_497, 462_827),
@@ -51,12 +49,7 @@ def _overridden(config: Config, text: str) -> tuple[str, Config]:
     values = vars(config).copy()
     for pair in filter(None, text.split(",")):
         name, _, value = pair.partition("=")
-        if name not in values:
-            raise UserError(f"--compare={text}: there is no setting {name!r}.")
-        try:
-            values[name] = type(values[name])(value)
-        except ValueError as error:
-            raise UserError(f"--compare={text}: {value!r} is no value of {name}.") from error
+        values[name] = parsed(name, value)
     return text or "as given", Config(**values)
 
 
@@ -196,4 +189,4 @@ def _median_ms(call: Callable[[], Any], repeats: int) -> float:
 if __name__ == "__main__":
     define_flags()
     define_benchmark_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main, groups=groups()))

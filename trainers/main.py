@@ -6,12 +6,13 @@ run.
 
 import dataclasses
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
-from vae_cf_tf.config import Config
+from vae_cf_tf import commands, quiet
+from vae_cf_tf.config import Config, groups
 
 _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
@@ -22,12 +23,22 @@ def define_flags() -> None:
         choices, text = field.metadata["choices"], field.metadata["help"]
         if choices:
             flags.DEFINE_enum(field.name, field.default, list(choices), text)
+        elif field.metadata["path"]:
+            commands.define_path(field.name, field.default, text)
         else:
             _DEFINE[type(field.default)](field.name, field.default, text)
 
 
-def config_from_flags() -> Config:
-    return Config(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)})
+def config_from_flags(defaults: Mapping[str, Any] = {}) -> Config:
+    """The settings that the flags give; `defaults` replace those of flags that are not given."""
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    given = given_flags()
+    return Config(**values | {name: value for name, value in defaults.items() if name not in given})
+
+
+def given_flags() -> frozenset[str]:
+    """The settings that the command line or a flagfile names."""
+    return frozenset(field.name for field in dataclasses.fields(Config) if flags.FLAGS[field.name].present)
 
 
 def main(argv: list[str]) -> None:
@@ -40,4 +51,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main, groups=groups()))

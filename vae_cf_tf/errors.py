@@ -1,5 +1,14 @@
 """The one exception that a command turns into a single line and exit status 2."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake of the user's, told in one line: what is wrong, what was received, what to do."""
+
+
+def did_you_mean(name: str, known: Sequence[str], written: str = "{}") -> str:
+    """A sentence that suggests the known name closest to a misspelt one, or ""."""
+    close = difflib.get_close_matches(name.replace("-", "_"), known, 1, 0.6)
+    return f" Did you mean {written.format(close[0])}?" if close else ""

@@ -1,9 +1,15 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files and folders so that nobody ever sees half of one, and so that one process writes at a time."""
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from vae_cf_tf.errors import UserError
+
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -17,8 +23,44 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.tmp")  # one name, so that what a killed process left is written over
     try:
         yield aside
-        with open(aside, "rb+") as f:
-            os.fsync(f.fileno())
+        sync(aside)
         os.replace(aside, path)
+        sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = ()) -> Iterator[int]:
+    """Holds the folder's lock (made where it is missing), and yields its descriptor.
+
+    The lock goes with the process, however it ends, unless a child inherits the descriptor and lives on.
+
+    Args:
+      folder: where `LOCK` lies.
+      busy: the error's text where another process holds the lock.
+      waits: seconds to wait before each further try.
+
+    Raises:
+      UserError: another process holds the lock.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / LOCK, "a") as lock:
+        for wait in [*waits, None]:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if wait is None:
+                    raise UserError(busy) from error
+                time.sleep(wait)
+        yield lock.fileno()

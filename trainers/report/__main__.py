@@ -4,15 +4,16 @@ import sys
 
 from absl import flags
 
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", "", "Folder of the run, as given to trainers.main.")
-    flags.DEFINE_string("report_dir", "", "Folder of the page and its plots; empty: WORKDIR/report.")
-    flags.DEFINE_string("item_titles", "", "CSV or TSV of item ids and titles; empty: those of the run, if it has any.")
+    commands.define_path("workdir", "", "Folder of the run, as given to trainers.main.")
+    commands.define_path("report_dir", "", "Folder of the page and its plots; empty: WORKDIR/report.")
+    commands.define_path(
+        "item_titles", "", "CSV or TSV of item ids and titles; empty: those of the run, if it has any."
+    )
     flags.DEFINE_integer("example_users", 6, "Test users whose recommendations are shown.", lower_bound=0)
     flags.DEFINE_integer("components", 10, "Components of the prior that are described.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Seed of the bootstrap and of the draws of z.", lower_bound=0)
@@ -39,4 +40,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main))

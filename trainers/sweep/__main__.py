@@ -3,7 +3,8 @@
 Every setting of trainers.main is a flag here too, and holds for all runs, but each has a workdir of its own. The same
 command goes on where it was interrupted. DIR receives results.md, results.png, results.json, and the workdirs in runs/.
 
-Plan evcf is the ablation of Kim & Suh 2019: prior × gating × depth × likelihood. Plan grid varies what --vary names and
+Plan evcf is the ablation of Kim & Suh 2019: prior × gating × depth × likelihood, with the settings of
+trainers/flags/evcf.flags where no flag gives others. Plan grid varies what --vary names and
 looks at validation users alone.
 """
 
@@ -13,13 +14,14 @@ from pathlib import Path
 from absl import flags
 
 from trainers.main import config_from_flags, define_flags
-from vae_cf_tf.commands import guarded
+from vae_cf_tf import commands, flagfiles
+from vae_cf_tf.config import flagfile_settings, groups
 from vae_cf_tf.errors import UserError
 
 
 def define_sweep_flags() -> None:
     flags.DEFINE_enum("plan", "evcf", ["evcf", "grid"], "What is compared.")
-    flags.DEFINE_string("sweep_dir", "", "Folder of the sweep's runs and results.")
+    commands.define_path("sweep_dir", "", "Folder of the sweep's runs and results.")
     flags.DEFINE_integer("seeds", 3, "Runs of each configuration, with --seed and the numbers after it.", lower_bound=1)
     flags.DEFINE_integer(
         "jobs", 1, "Runs at a time, which share the cores: small models leave many of them idle.", lower_bound=1
@@ -42,8 +44,10 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "--sweep_dir is missing. Usage: python -m trainers.sweep --plan=evcf --data=DATA --sweep_dir=DIR"
         )
-    base = config_from_flags()
     from trainers.sweep import plans, results, show, work
+
+    of_plan = [path for path in flagfiles.shipped() if path.name == plans.FLAGFILES.get(values.plan)]
+    base = config_from_flags(flagfile_settings(of_plan[0]) if of_plan else {})
 
     given = [name for name in vars(base) if values[name].present]
     points = plans.expand(values.plan, base, given, values.vary, values.where)
@@ -81,4 +85,4 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     define_flags()
     define_sweep_flags()
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main, groups=groups()))

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_cf_tf.config import Config
+from vae_cf_tf.config import DATA, SPLIT, Config, parsed
 from vae_cf_tf.errors import UserError
 
 Settings = dict[str, Any]
 Axis = list[Settings]
 """The choices of one thing that varies; a choice may be several settings."""
 
-_FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # A sweep compares on one split, and gives each run its folder and its seed.
-OF_THE_DATA = [*itertools.takewhile(lambda name: name != "latent", _FIELDS)]
+OF_THE_DATA = [f.name for f in dataclasses.fields(Config) if f.metadata["group"] in (DATA, SPLIT)]
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
 EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
@@ -29,6 +28,8 @@ EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang e
     [{"layers": layers} for layers in (1, 2, 3)],
 ]
 PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": []}
+FLAGFILES = {"evcf": "evcf.flags"}
+"""The shipped flagfile whose settings a plan starts from, where no --flagfile is given."""
 REFERENCES = {"evcf": {"latent": "flat", "prior": "standard", "block": "tanh", "layers": 1}, "grid": {}}
 # A search of settings looks at validation users alone; test users are for the result.
 PARTS = {"evcf": ("test", "validation"), "grid": ("validation",)}
@@ -152,15 +153,9 @@ def _rule(text: str) -> tuple[Settings, Settings]:
 
 
 def _value(name: str, text: str) -> Any:
-    if name not in _FIELDS:
-        raise UserError(f"There is no setting {name!r}. (python -m trainers.main --help lists them.)")
     if name in _FIXED:
         raise UserError(f"--{name} is the same in all runs of a sweep; give it as a flag.")
-    kind = type(_FIELDS[name].default)
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise UserError(f"--{name} takes {'whole ' if kind is int else ''}numbers. Received: {text!r}.") from error
+    return parsed(name, text)
 
 
 def _names(axes: list[Axis]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -13,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainers.sweep.plans import OF_THE_DATA, Configuration, written
-from trainers.sweep.worker import FINISHED, PER_USER, settings_that_count
+from trainers.sweep.worker import FINISHED, PER_USER
 from vae_cf_tf import metrics
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import SPLIT_FILE
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import locked, written_aside
 from vae_cf_tf.workdir import Workdir
 
 LOG, BASELINES = "log.txt", "baselines.json"
@@ -47,7 +46,7 @@ class Task:
         """How long the finished run took; None for one that is not finished."""
         try:
             done = json.loads((self.folder / FINISHED).read_text())
-            same = done["settings"] == settings_that_count(self.config) and (self.folder / PER_USER).exists()
+            same = done["settings"] == self.config.figures_depend_on() and (self.folder / PER_USER).exists()
             return float(done["seconds"]) if same else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -79,18 +78,10 @@ def prepare(base: Config, sweep_dir: Path, todo: Sequence[Task], say: Say) -> No
 
 @contextlib.contextmanager
 def alone(sweep_dir: Path) -> Iterator[int]:
-    """Holds the sweep's lock, which its worker inherits, so that no two processes write into one workdir."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    with open(sweep_dir / ".lock", "w") as lock:
-        for wait in (1, 2, 4, 0):  # a worker whose sweep was killed needs a moment to notice
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(wait)
-        else:
-            raise UserError(f"Another sweep is at work in {sweep_dir}. Wait for it, or give another --sweep_dir.")
-        yield lock.fileno()
+    """Holds the sweep's lock, which its workers inherit, so that no two processes write into one workdir."""
+    busy = f"Another sweep is at work in {sweep_dir}. Wait for it, or give another --sweep_dir."
+    with locked(sweep_dir, busy, waits=(1, 2, 4)) as lock:  # a worker whose sweep was killed needs a moment to notice
+        yield lock
 
 
 def carry_out(

@@ -4,7 +4,6 @@ Its flags are those of trainers.main. It lives as long as the sweep that started
 that only closes.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -16,9 +15,7 @@ import numpy as np
 from absl import flags
 
 from trainers.main import config_from_flags, define_flags
-from vae_cf_tf import quiet
-from vae_cf_tf.commands import guarded
-from vae_cf_tf.config import Config
+from vae_cf_tf import commands, quiet
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.workdir import Workdir
 
@@ -48,14 +45,8 @@ def main(argv: list[str]) -> None:
         np.savez(f, **values)
     _tidy(workdir, flags.FLAGS.keep)
     with written_aside(workdir.path / FINISHED) as aside:
-        done = {"settings": settings_that_count(config), "seconds": time.monotonic() - started}
+        done = {"settings": config.figures_depend_on(), "seconds": time.monotonic() - started}
         aside.write_text(json.dumps(done, indent=1) + "\n")
-
-
-def settings_that_count(config: Config) -> dict:
-    """Those that the figures depend on."""
-    names = [f.name for f in dataclasses.fields(config) if f.metadata["identity"]]
-    return {name: getattr(config, name) for name in [*names, "epochs"]}
 
 
 def _tidy(workdir: Workdir, keep: str) -> None:
@@ -77,4 +68,4 @@ def _end_with_the_sweep() -> None:
 if __name__ == "__main__":
     define_flags()
     flags.DEFINE_enum("keep", "weights", KEEPS, "What stays of a finished run.")
-    sys.exit(guarded(main))
+    sys.exit(commands.run(main))
