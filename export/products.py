@@ -30,7 +30,8 @@ class Product(tf.Module):
 
     def __init__(self, linear: Linear, dtype: tf.DType):
         super().__init__()
-        self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS  # held as Wᵀ, whose blocks are no copies
+        # Held as Wᵀ, whose blocks are no copies. A layer that reads items gathers rows of W instead.
+        self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS and not linear.items
         if dtype == tf.float32 and not linear.by_unit:
             self.kernel = linear.kernel.value
         else:

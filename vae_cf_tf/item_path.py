@@ -59,7 +59,7 @@ class ItemPath(keras.layers.Layer):
         self.neighbours = min(num_items, max(1, megabytes * 10**6 // (8 * num_items)))
         self.whole = 4 * num_items**2 <= megabytes * 10**6
         if self.whole:
-            self.b = Linear(num_items, num_items, name="b")
+            self.b = Linear(num_items, num_items, items=num_items, name="b")
             self.b.trainable = False
         else:
             shape = (num_items, self.neighbours)
