@@ -67,7 +67,8 @@ MADE = {"-".join(map(str, s.values())): functools.partial(model, **s) for s in N
 def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
     rows, trained = random_histories(20), MADE[name]()
     expected, embedding = trained(columns(rows)).numpy(), trained.embed(columns(rows)).numpy()
-    made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path).signatures
+    (tmp_path / "ids.txt").write_text("".join(f"{item}\n" for item in ITEM_IDS), encoding="utf-8")
+    made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
     assert expected.std() > 1e-3
     np.testing.assert_allclose(made["serving_default"](history(*rows))["scores"], expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(made["embed"](history(*rows))["embedding"], embedding, atol=1e-5, rtol=0)

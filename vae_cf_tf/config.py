@@ -335,6 +335,11 @@ def flagfile_settings(path: Path) -> dict[str, Any]:
     return {name: parsed(name, value) for name, _, value in pairs}
 
 
+def fields_of(*titles: str) -> list[str]:
+    """Names of the settings under these headings."""
+    return [field.name for field in dataclasses.fields(Config) if field.metadata["group"] in titles]
+
+
 def groups() -> dict[str, list[str]]:
     """Names of the settings by their heading in --help, those that most runs give first."""
     found: dict[str, list[str]] = {"Most used": ["data", "workdir", "epochs", "batch_size", "seed"]}

@@ -47,6 +47,10 @@ class Encoder(keras.layers.Layer):
     def call(self, x: tf.Tensor | Bags) -> tuple[tf.Tensor, tf.Tensor]:
         return self.heads(self.hidden(x))
 
+    def mean(self, x: tf.Tensor | Bags) -> tf.Tensor:
+        """μ(x) alone, which is all that a prediction reads."""
+        return self.heads.mean(self.hidden(x))
+
     def posterior(self, x: tf.Tensor | Bags) -> tfd.Distribution:
         return diagonal_normal(*self(x))
 
@@ -91,8 +95,15 @@ class ConditionalEncoder(keras.layers.Layer):
         self.heads = GaussianHeads(self.joint.output_dim, latent_dim, initializer, name="heads")
 
     def call(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.heads(self._hidden(x, z2))
+
+    def mean(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tf.Tensor:
+        """μ(x, z2) alone."""
+        return self.heads.mean(self._hidden(x, z2))
+
+    def _hidden(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, ...]:
         pair = (x, z2) if self.from_x is None else (self.from_x(x), self.from_z2(z2))
-        return self.heads(self.joint(pair))
+        return self.joint(pair)
 
     def posterior(self, x: tf.Tensor | Bags, z2: tf.Tensor) -> tfd.Distribution:
         return diagonal_normal(*self(x, z2))

@@ -289,7 +289,7 @@ class VAE(Variational):
         self.own_encoder = _untrained(self._encoder("own_encoder")) if config.prior_own else None
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
-        return (self.encoder(self.first_input(histories))[0],)
+        return (self.encoder.mean(self.first_input(histories)),)
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         x_seed, z_seed, prior_seed = _split_seed(seed, 3)
@@ -344,9 +344,8 @@ class HierarchicalVAE(Variational):
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         x = self.first_input(histories)
         h = self.encoder.hidden(x)
-        z2, _ = self.encoder.heads(h)
-        z1, _ = self.lower_encoder(x if self.config.lower_encoder == "items" else h, z2)
-        return z1, z2
+        z2 = self.encoder.heads.mean(h)
+        return self.lower_encoder.mean(x if self.config.lower_encoder == "items" else h, z2), z2
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = _split_seed(seed, 5)
@@ -393,9 +392,7 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
         model = DAE(config, num_items, density)
     else:
         users = None
-        if train is not None and (
-            config.prior in ("hidden_vamp", "user_vamp", "batch_vamp") or config.pseudo_init == "users"
-        ):
+        if train is not None and starts_from_users(config):
             users = random_users(train, config.pseudo_inputs, config.seed)
         model = MODELS[config.latent](config, num_items, density, users)
     if config.softmax_samples and train is not None:
@@ -404,6 +401,13 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
             if isinstance(layer, Linear) and layer.items:
                 layer.rows_only = True
     return model
+
+
+def starts_from_users(config: Config) -> bool:
+    """Whether the prior's components are, or start from, training users."""
+    if config.prior == "vamp":
+        return config.pseudo_init == "users"
+    return config.prior != "standard"
 
 
 def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.ndarray:

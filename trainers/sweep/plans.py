@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_cf_tf.config import DATA, SPLIT, Config, parsed
+from vae_cf_tf.config import DATA, SPLIT, Config, fields_of, parsed
 from vae_cf_tf.errors import UserError
 
 Settings = dict[str, Any]
@@ -14,7 +14,7 @@ Axis = list[Settings]
 """The choices of one thing that varies; a choice may be several settings."""
 
 # A sweep compares on one split, and gives each run its folder and its seed.
-OF_THE_DATA = [f.name for f in dataclasses.fields(Config) if f.metadata["group"] in (DATA, SPLIT)]
+OF_THE_DATA = fields_of(DATA, SPLIT)
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
 EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
