@@ -63,10 +63,9 @@ class Recommender:
                     ("embed", self._embed, _HISTORY),
                 )
             }
-        used = {v.ref(): v for f in (self._log_probs, self._mean) for v in f.graph.variables}
         self.tracked = tf.Module()
         self.tracked.tables = [self._column_of, self._id_of]
-        self.tracked.weights = sorted(used.values(), key=lambda v: v.name)
+        self.tracked.weights = _variables(self._log_probs, self._mean)
 
     def _scores(self, history):
         return {"scores": self._log_probs(*self._distinct(history))}
@@ -118,6 +117,14 @@ class _Lines(tf.lookup.TextFileInitializer):
     @property
     def _shared_name(self) -> str:
         return self._own_name
+
+
+def _variables(*functions: tf.types.experimental.ConcreteFunction) -> list[tf.Variable]:
+    """What the functions read, in the order in which they do: equal in each export of a run."""
+    handles = {id(handle): place for f in functions[::-1] for place, handle in enumerate(f.captured_inputs)}
+    found = {v.ref(): v for f in functions for v in f.graph.variables}
+    first = {id(v.handle) for v in functions[0].graph.variables}
+    return sorted(found.values(), key=lambda v: (id(v.handle) not in first, handles[id(v.handle)]))
 
 
 def _traced(function: Callable, signature: list[tf.TypeSpec]) -> tf.types.experimental.ConcreteFunction:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf import flagfiles
-from vae_cf_tf.config import MODEL, TRAINING, Config, fields_of, flagfile_settings
+from vae_cf_tf.config import MODEL, TRAINING, Config, nearest_flagfile, written
 from vae_cf_tf.data.split import Split
 
 SHOWN = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
@@ -17,16 +16,11 @@ _NAMED = 6
 
 def settings(config: Config) -> str:
     """Which flagfile's model this is, and the settings that differ from it."""
-    names = fields_of(MODEL, TRAINING)
-    different: dict[str, list[str]] = {}
-    for path in flagfiles.shipped():
-        theirs = vars(Config(**flagfile_settings(path)))
-        different[path.name] = [name for name in names if getattr(config, name) != theirs[name]]
-    nearest = min(different, key=lambda name: len(different[name]))
-    if len(different[nearest]) > _NAMED:
+    path, different = nearest_flagfile(config, MODEL, TRAINING)
+    if len(different) > _NAMED:
         return "Settings: those of no shipped flagfile."
-    changed = " ".join(f"--{name}={getattr(config, name)}" for name in different[nearest])
-    return f"Settings: those of {nearest}" + (f" with {changed}." if changed else ".")
+    changed = " ".join(f"--{name}={written(getattr(config, name))}" for name in different)
+    return f"Settings: those of {path.name}" + (f" with {changed}." if changed else ".")
 
 
 def table(values: dict[str, Any]) -> str:

@@ -219,5 +219,9 @@ def choose(
     while wanting := [name for name in edges(best) if getattr(best, name) < getattr(LARGEST, name)]:
         factors = FACTORS if "weight" in wanting else (1.0,)
         steps = (0.0, 0.2, 0.4) if "discount" in wanting else (0.0,)
-        best = best_of((best.weight * factor, best.discount + step) for factor in factors for step in steps)
+        best = best_of(
+            (min(best.weight * factor, LARGEST.weight), min(round(best.discount + step, 1), LARGEST.discount))
+            for factor in factors
+            for step in steps
+        )
     return Choice(best, list(tried.values()), edges(best))
