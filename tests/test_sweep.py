@@ -346,7 +346,7 @@ def test_an_interrupt_stops_all_runs_under_way(imagined, tmp_path):
 
 
 def test_mistakes_are_one_line(killed, log, tmp_path):
-    for folder, flags, message in (
+    for folder, more, message in (
         ("x", ["--seeds=0"], "seeds"),
         ("x", ["--data=nowhere.csv"], "nowhere.csv"),
         ("x", ["--reference=layers=9"], "no configuration of the sweep"),
@@ -356,7 +356,7 @@ def test_mistakes_are_one_line(killed, log, tmp_path):
         ("x", ["--vary=lerning_rate=.1,.2"], "Did you mean learning_rate?"),
         ("x", ["--lerning_rate=.1"], "Did you mean --learning_rate?"),
     ):
-        result = run(sweep(log, tmp_path / folder, *flags))
+        result = run(sweep(log, tmp_path / folder, *more))
         assert result.returncode == 2
         assert result.stderr.startswith("Error: ")
         assert result.stderr.count("Error: ") == 1
