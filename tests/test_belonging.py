@@ -4,20 +4,23 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, synthetic_events
+from conftest import EVCF, ROOT, synthetic_events
 
 from export import card, savedmodel
-from trainers import job
+from trainers import job, summary
+from trainers.callbacks import CheckpointAndEarlyStop, interruptible
 from trainers.main import train_and_evaluate
 from vae_cf_tf import checkpoints, files
 from vae_cf_tf.config import Config
@@ -290,3 +293,66 @@ def test_the_card_holds_no_path_of_the_exporting_machine(finished):
     text = json.dumps(card.read(exported(config)[0]))
     assert str(Path(config.data).parent) not in text
     assert config.workdir not in text
+
+
+def test_one_model_is_built_in_a_run_and_one_matrix_of_ease_is_alive(copied, monkeypatch):
+    from vae_cf_tf import gram, models
+
+    built, matrices = [], []
+    build, inverse = models.build, gram.inverse
+
+    def counted(*args):
+        built.append(args)
+        return build(*args)
+
+    def watched(x, l2):
+        assert not [m for m in matrices if m() is not None], "the matrix before is still alive"
+        matrix = inverse(x, l2)
+        matrices.append(weakref.ref(matrix.base))
+        return matrix
+
+    monkeypatch.setattr(models, "build", counted)
+    monkeypatch.setattr(gram, "inverse", watched)
+    go(dataclasses.replace(copied, workdir=copied.workdir + "3", epochs=1, ease_l2="5,6,7"))
+    assert len(built) == 1
+    assert len(matrices) == 4  # EASE at three λ, and the item path
+
+
+def test_fewer_users_than_pseudo_inputs_are_announced(copied):
+    lines = go(dataclasses.replace(copied, workdir=copied.workdir + "4", epochs=1, pseudo_inputs=500))
+    (line,) = [line for line in lines if line.startswith("Components of the prior")]
+    assert line == "Components of the prior: all 128 training users, fewer than --pseudo_inputs=500."
+
+
+def test_the_first_line_names_the_flagfile(copied):
+    assert go(copied)[0].startswith("Settings: those of vamp.flags with --hidden_dim=16 --latent_dim=6 ")
+    assert summary.settings(Config()) == "Settings: those of vamp.flags."
+    evcf = Config(**EVCF | {"beta_cap": 0.2})
+    assert summary.settings(evcf) == "Settings: those of evcf.flags with --beta_cap=0.2."
+    odd = dataclasses.replace(evcf, layers=7, seed=3, kl="sample", optimizer="adam", hidden_dim=5, latent_dim=4,
+                              pseudo_inputs=3, learning_rate=0.1, batch_size=9)  # fmt: skip
+    assert summary.settings(odd) == "Settings: those of no shipped flagfile."
+
+
+def test_patience_waits_for_no_warm_up_that_there_is_not(tmp_path):
+    def warmup(**settings) -> float:
+        config = Config(**EVCF | {"beta_warmup": 80.0} | settings)
+        return CheckpointAndEarlyStop(Workdir(tmp_path), None, config, steps_per_epoch=4).warmup_epochs
+
+    assert warmup() == 80
+    assert warmup(beta_unit="step") == 20
+    assert warmup(latent="none", prior="standard") == warmup(beta_cap=0.0) == 0
+
+
+def test_an_interrupt_tells_where_the_same_command_goes_on(tmp_path):
+    keep = CheckpointAndEarlyStop(Workdir(tmp_path), None, Config(), steps_per_epoch=4)
+
+    def interrupted() -> None:
+        with interruptible(keep) as callback:
+            os.kill(os.getpid(), signal.SIGINT)
+            callback.on_train_batch_end(0)
+
+    for written, words in ((0, "No checkpoint was written yet"), (3, "The same command goes on after epoch 3.")):
+        keep.written_epoch = written
+        with pytest.raises(KeyboardInterrupt, match=words):
+            interrupted()
