@@ -26,7 +26,7 @@ def lead(run: Run, seed: int) -> list[str]:
         f"{ours.high:.4f}), where 1 would be a perfect list for everyone."
     )
     for rival in run.rivals:
-        gain = _gain(run, rival, "test", DECIDES, seed)
+        gain = _gain(run, rival, DECIDES, seed)
         result += (
             f" {rival}, the best baseline, has {run.values[rival]['test'][DECIDES].mean():.4f} on the same users: "
             f"this model is {abs(gain.mean):.4f} {'better' if gain.mean >= 0 else 'worse'} (95% interval of "
@@ -78,8 +78,8 @@ def data(run: Run) -> Section:
             f"Training users of an item: from {ordered[-1]:,} to {ordered[0]:,}, median {np.median(popularity):,.0f}.",
             figures.distribution(popularity, "training users of an item", "items"),
         )],
-        [Table("Users and their items", ["", "users", "interactions", "median per user", "mean per user", "most"],
-               rows)],
+        [Table("Users and their items",
+               ["", "users", "interactions", "median per user", "mean per user", "most per user"], rows)],
     ])  # fmt: skip
 
 
@@ -95,6 +95,11 @@ def training(run: Run) -> Section:
                     figures.curves(lines, label, best_epoch, subtitle))  # fmt: skip
 
     has_kl = any(history["kl"])
+    if history["loss"] == history["nll"]:
+        loss: Plot | Text = Text("The loss that training minimises is −log p(x|z) alone, which is shown below.")
+    else:
+        explanation = "What training minimises: −log p(x|z) and the other terms, each with its weight."
+        loss = plot("loss", "Training loss", explanation, {"loss": "loss"}, "loss")
     rows = [
         [Text(
             f"{len(history['epoch'])} epochs, {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
@@ -103,8 +108,7 @@ def training(run: Run) -> Section:
             f"{' and a random draw of the latent variable' if has_kl else ''}. Validation figures cover only the seen "
             "part of a history, without randomness. The two cannot be compared, so each has axes of its own."
         )],
-        [plot("loss", "Training loss", "What training minimises: −log p(x|z) and the other terms of the loss, each "
-              "with its weight.", {"loss": "loss"}, "loss"),
+        [loss,
          plot("metrics", "Validation metrics", "How well held-out items of validation users are ranked after each "
               "epoch; higher is better.", {metric_name(m): f"val_{m}" for m in METRICS if m != "ndcg@10"},
               "mean over validation users")],
@@ -160,9 +164,7 @@ def against_baselines(run: Run, seed: int) -> Section:
         rows = [[m, *(_with_interval(e[i]) for e in estimates[part].values())] for i, m in enumerate(names)]
         return Table(f"{users[part]}: mean and 95% interval", ["", *run.systems], rows)
 
-    gains = [
-        [metric_name(m), *(_signed(_gain(run, name, "test", m, seed)) for name in run.systems[1:])] for m in METRICS
-    ]
+    gains = [[metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS]
     baselines = "; ".join(f"{name} {rankings.baseline(name).description}" for name in run.systems[1:])
     chosen = " and the weight of the item–item model" if run.model.item_path else ""
     return Section("Comparison with the baselines", [
@@ -176,12 +178,10 @@ def against_baselines(run: Run, seed: int) -> Section:
             "The intervals come from a bootstrap over users: they tell how far a figure would move with other users of "
             "the same kind, not with another seed of the training."
         )],
-        [Plot(
-            "metrics", "Test metrics", f"A dot is the mean over {users['test']}, the bar its 95% interval.",
-            "; ".join(f"{m}: " + ", ".join(f"{name} {e[i].mean:.3f}" for name, e in estimates["test"].items())
-                      for i, m in enumerate(names)) + ".",
-            figures.intervals(names, estimates["test"], "mean over test users"), (4.0, 3.6),
-        ), means("test")],
+        [Plot("metrics", "Test metrics", f"A dot is the mean over {users['test']}, the bar its 95% interval.",
+              "Test metrics of each system; the table beside the plot has the figures.",
+              figures.intervals(names, estimates["test"], "mean over test users"), (4.0, 3.6)),
+         means("test")],
         [means("validation"),
          Table(f"{users['test']}: {OURS} minus the baseline, user by user",
                ["", *(f"minus {name}" for name in run.systems[1:])], gains)],
@@ -218,12 +218,11 @@ def by_popularity(run: Run, seed: int) -> Section:
     }
     kept = [i for i in range(len(groups)) if counts[OURS][i][1].sum()]  # a group may hold no held-out item
     estimates = {name: [comparison.ratio(*counts[name][i], seed=seed) for i in kept] for name in run.systems}
-    gains = {
-        name: [
-            comparison.ratio(counts[OURS][i][0] - counts[name][i][0], counts[OURS][i][1], seed=seed) for i in kept
-        ]
-        for name in run.rivals
-    }  # fmt: skip
+
+    def gain(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> Estimate:
+        return comparison.ratio(ours[0] - theirs[0], ours[1], seed=seed)
+
+    gains = {name: [gain(counts[OURS][i], counts[name][i]) for i in kept] for name in run.rivals}
     return _grouped(
         "By popularity of the held-out items", "item_popularity", "training users of the item", "items",
         [groups[i] for i in kept], estimates, gains, f"Found in the top {FOUND_AT}",
@@ -243,14 +242,11 @@ def _grouped(
         [g.label, f"{g.members.sum():,}", *(f"{estimates[s][i].mean:.4f}" for s in estimates),
          *(_signed(gains[s][i]) for s in gains)] for i, g in enumerate(groups)
     ]  # fmt: skip
-    alt = "; ".join(
-        f"{group}: " + ", ".join(f"{s} {estimates[s][i].mean:.3f}" for s in estimates) for i, group in enumerate(labels)
-    )
     return Section(title, [
         [Text(question)],
         [Plot(name, metric, f"A row is a group, by {label}. A dot is a system's figure, the bar its 95% interval.",
-              f"{metric} by {label}: {alt}.", figures.intervals(labels, estimates, metric),
-              (4.0, 1.2 + 0.5 * len(groups))),
+              f"{metric} by {label}; the table beside the plot has the figures.",
+              figures.intervals(labels, estimates, metric), (4.0, 1.2 + 0.5 * len(groups))),
          Table(f"{metric} in numbers", [label, of, *estimates, *(f"{OURS} minus {s}" for s in gains)], rows)],
     ])  # fmt: skip
 
@@ -265,13 +261,12 @@ def catalogue(run: Run) -> Section:
     }
     popular = np.bincount(run.split.train.indices, minlength=items)
     chosen = np.bincount(run.users["test"].target.indices, minlength=items)
-    rows = [
-        [name, *coverage, f"{numbers.gini(counts):.3f}", f"{counts @ popular / counts.sum():,.0f}"]
-        for name, coverage, counts in [
-            *((name, [f"{c:.1%}" for c in covered[name]], at20[name]) for name in run.systems),
-            ("held-out items", [*["–"] * (len(COVERAGE_AT) - 1), f"{numbers.coverage(chosen):.1%}"], chosen),
-        ]
-    ]
+
+    def row(name: str, coverage: Sequence[str], counts: np.ndarray) -> list[str]:
+        return [name, *coverage, f"{numbers.gini(counts):.3f}", f"{counts @ popular / counts.sum():,.0f}"]
+
+    rows = [row(name, [f"{share:.1%}" for share in covered[name]], at20[name]) for name in run.systems]
+    rows.append(row("held-out items", ["–"] * (len(COVERAGE_AT) - 1) + [f"{numbers.coverage(chosen):.1%}"], chosen))
     return Section("Variety of the recommendations", [
         [Text(
             "Do all users get the same few items? coverage@k is the share of the catalogue that is in the top k of at "
@@ -280,12 +275,12 @@ def catalogue(run: Run) -> Section:
             "The last row shows the held-out items, all that these users really chose."
         )],
         [Plot("coverage", "Catalogue coverage", "How much of the catalogue the lists of all test users show together.",
-              "Coverage at k = 100: " + ", ".join(f"{name} {c[-1]:.0%}" for name, c in covered.items()) + ".",
+              "Coverage over k; the table below has the figures.",
               figures.coverages(covered, COVERAGE_AT)),
          Plot("concentration", "Concentration of the top 20",
               "The share of all recommendations that goes to the most recommended items; a steep curve means little "
               "variety.",
-              "Gini coefficient: " + ", ".join(f"{name} {numbers.gini(c):.2f}" for name, c in at20.items()) + ".",
+              "Shares of the recommendations; the table below has the Gini coefficients.",
               figures.concentrations({name: numbers.concentration(c) for name, c in at20.items()}))],
         [Table(f"Lists of {len(lists[OURS]):,} test users, {items:,} items",
                ["", *(f"coverage@{k}" for k in COVERAGE_AT), "Gini@20", "popularity@20"], rows)],
@@ -317,8 +312,10 @@ def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Secti
     return Section("Example users", [[explanation], [Users(cards)]])
 
 
-def _gain(run: Run, baseline: str, part: str, metric: str, seed: int) -> Estimate:
-    return comparison.paired_difference(run.values[OURS][part][metric], run.values[baseline][part][metric], seed=seed)
+def _gain(run: Run, baseline: str, metric: str, seed: int) -> Estimate:
+    """The model minus the baseline on the test users."""
+    ours, theirs = (run.values[name]["test"][metric] for name in (OURS, baseline))
+    return comparison.paired_difference(ours, theirs, seed=seed)
 
 
 def _with_interval(e: Estimate) -> Interval:
