@@ -25,6 +25,8 @@ def curves(lines: Mapping[str, Sequence[float]], label: str, best_epoch: int, su
         axes.axvline(best_epoch, color="C4", linewidth=1, linestyle=(0, (2, 2)))
         axes.set(xlabel=f"epoch (dotted line: the best, {best_epoch})", ylabel=label, title=subtitle)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(values) == 1:
+            axes.set_xticks([1])
         if len(lines) > 1:
             _legend_above(axes)
 
@@ -40,8 +42,9 @@ def distribution(values: np.ndarray, label: str, of: str) -> Draw:
         axes.plot(median, 0.5, "o", markersize=5)
         axes.annotate(f"median {median:,.0f}", (median, 0.5), xytext=(8, -4), textcoords="offset points")
         axes.set(xlabel=label, ylabel=f"share of {of}", ylim=(0, 1.02))
-        if ordered[0] > 0 and ordered[-1] > 10 * ordered[0]:
-            axes.set_xscale("log")
+        if ordered[-1] > 10 * max(ordered[0], 1):
+            axes.set_xscale("symlog", linthresh=1)  # an item of a data set that came split may have no training user
+            axes.set_xlim(left=ordered[0])
             axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 

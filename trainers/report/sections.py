@@ -91,7 +91,7 @@ def training(run: Run) -> Section:
     def plot(name: str, title: str, explanation: str, columns: dict[str, str], label: str) -> Plot:
         lines = {line: history[column] for line, column in columns.items()}
         alt = "; ".join(f"{line} from {v[0]:.3f} to {v[-1]:.3f}" for line, v in lines.items())
-        return Plot(f"training_{name}", title, explanation, f"{title} over {len(history['epoch'])} epochs: {alt}.",
+        return Plot(f"training_{name}", title, explanation, f"{title} over the epochs: {alt}.",
                     figures.curves(lines, label, best_epoch, subtitle))  # fmt: skip
 
     has_kl = any(history["kl"])
@@ -102,7 +102,7 @@ def training(run: Run) -> Section:
         loss = plot("loss", "Training loss", explanation, {"loss": "loss"}, "loss")
     rows = [
         [Text(
-            f"{len(history['epoch'])} epochs, {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
+            f"Epochs: {len(history['epoch'])}, of {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
             f"kept are those of epoch {best_epoch}, which has the best {metric_name(DECIDES)} on validation users. "
             f"Training figures cover whole histories, with input dropout {run.config.input_dropout:g}"
             f"{' and a random draw of the latent variable' if has_kl else ''}. Validation figures cover only the seen "
@@ -140,7 +140,7 @@ def _beta(run: Run, plot) -> list:
     """The KL term's weight: a plot if it changes, a sentence if it does not."""
     values, unit = run.history["beta"], "each item of a history" if run.config.beta_scale == "item" else "each user"
     if len(set(values)) == 1:
-        return [Text(f"The weight β of the KL term was {values[0]:g} (for {unit}) in every epoch.")]
+        return [Text(f"The weight β of the KL term was {values[0]:.3g} (for {unit}) in every epoch.")]
     return [
         plot("beta", "Weight β of the KL term", "By how much the loss counts the KL term.", {"β": "beta"}, "β"),
         Text(f"The weight β of the KL term (for {unit}) went from {values[0]:.3g} to {values[-1]:.3g}; in the best "
