@@ -1,4 +1,6 @@
-"""Paired differences and bootstrap intervals against plain loops and SciPy."""
+"""Paired differences and bootstrap intervals against plain loops, binomial quantiles and Student's t."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,27 +9,43 @@ import scipy.stats
 from vae_cf_tf import comparison
 
 
-def test_resampled_means_are_those_of_a_plain_loop(rng):
-    values = rng.random((23, 3))
-    plain = np.random.default_rng(5)
-    expected = []
-    for size in (100, 30):  # drawn a hundred resamples at a time
-        for row in plain.integers(23, size=(size, 23)):
-            expected.append([sum(values[user, c] for user in row) / 23 for c in range(3)])
-    np.testing.assert_allclose(comparison.bootstrap_means(values, 130, seed=5), expected, rtol=1e-12)
-
-
-def test_the_interval_is_scipys(rng):
+def test_the_interval_is_that_of_a_plain_loop(rng):
     values = rng.exponential(size=80)
     found = comparison.estimate(values, level=0.9, resamples=20_000, seed=1)
-    theirs = scipy.stats.bootstrap(
-        (values,), np.mean, confidence_level=0.9, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
-    )
+    plain = np.random.default_rng(5)
+    means = sorted(sum(values[user] for user in plain.integers(80, size=80)) / 80 for _ in range(20_000))
     assert found.mean == pytest.approx(sum(values) / 80)
     # Both are Monte Carlo: a quantile of 20,000 draws strays by about a hundredth of its distance from the mean.
-    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.03 * found.stderr)
-    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * found.stderr)
+    assert found.low == pytest.approx(means[999], abs=0.04 * found.stderr)
+    assert found.high == pytest.approx(means[18_999], abs=0.04 * found.stderr)
     assert found.stderr == pytest.approx(np.std(values) / np.sqrt(80), rel=0.03)
+
+
+def test_of_zeros_and_ones_the_interval_is_binomial():
+    hits = np.arange(60) < 24  # of users drawn with replacement, Binomial(60, .4) are hits
+    expected = scipy.stats.binom.ppf([0.025, 0.975], 60, 0.4) / 60
+    for found in (comparison.estimate(hits, seed=3), comparison.ratio(hits, np.ones(60), seed=3)):
+        assert found.mean == pytest.approx(0.4)
+        np.testing.assert_allclose([found.low, found.high], expected, atol=1 / 60 + 1e-9)  # a step of the quantile
+
+
+def test_memory_does_not_grow_with_users_times_resamples(rng):
+    values = rng.random(200_000)
+    tracemalloc.start()
+    comparison.estimate(values, resamples=60)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * values.nbytes
+
+
+def test_one_user_has_no_interval():
+    assert comparison.estimate(np.array([0.25])) == (0.25, 0, 0.25, 0.25)
+    assert comparison.ratio(np.array([1]), np.array([4])) == (0.25, 0, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(("low", "high", "excludes"), [(-2, -1, True), (-1, 1, False), (0, 1, False), (0.1, 1, True)])
+def test_an_interval_tells_whether_it_excludes_zero(low, high, excludes):
+    assert comparison.Estimate(0.5, 0.1, low, high).excludes_zero == excludes
 
 
 def test_a_paired_difference_sees_what_is_common_to_both(rng):

@@ -1,34 +1,50 @@
 """The report: its numbers against plain arithmetic and SciPy, and its page for each kind of model."""
 
 import base64
+import contextlib
 import html.parser
 import itertools
 import json
 import re
+import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.text
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.stats
+import tensorflow as tf
 from conftest import EVCF, ROOT
+from matplotlib import pyplot as plt
 
-from trainers.report import latent, numbers, rankings
+import vae_cf_tf
+from trainers import plotting
+from trainers.report import figures, latent, latent_sections, numbers, page, rankings, sections
 from trainers.report import run as run_module
+from trainers.report.names import METRICS, OURS, PARTS
 from trainers.report.write import write_report
 from trainers.train import train_and_evaluate
 from vae_cf_tf import evaluation
-from vae_cf_tf.config import Config
+from vae_cf_tf.config import Config, parsed
 from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.workdir import Workdir
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "epochs": 3, "ease_l2": "50"}
 NASTY = '<script>alert("x")</script> & Söhne'
 MODELS = {
     "hvamp": {"latent": "hierarchical", "prior": "vamp"},
-    "users": {"latent": "hierarchical", "prior": "user_vamp", "prior_own": 0.75, "item_path": "linear"},
+    "users": {
+        "latent": "hierarchical",
+        "prior": "user_vamp",
+        "prior_own": 0.75,
+        "item_path": "linear",
+        "beta_warmup": 0,
+    },
     "hidden": {"latent": "flat", "prior": "hidden_vamp", "likelihood": "bernoulli"},
     "standard": {"latent": "flat", "prior": "standard", "block": "tanh", "layers": 1},
     "dae": {"latent": "none", "prior": "standard", "layers": 1, "ease_max_items": 1},
@@ -36,25 +52,34 @@ MODELS = {
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: text, images, links, headings, and every opening tag."""
+    """What a browser would see: text, images, links, headings, commands, and every opening tag.
+
+    `within` has, for each tag, the classes of the elements that it stands in.
+    """
 
     def __init__(self, text: str):
         super().__init__()
-        self.text, self.tags, self.headings, self.open = "", [], [], []
+        self.text, self.tags, self.within, self.headings, self.commands, self.open = "", [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        self.within.append({name for _, classes in self.open for name in classes.split()})
         if tag not in ("meta", "img", "source", "br"):
-            self.open.append(tag)
+            self.open.append((tag, dict(attributes).get("class", "")))
+        if tag == "code":
+            self.commands.append("")
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] == "h2":
+        open_tags = [tag for tag, _ in self.open]
+        if open_tags and open_tags[-1] == "h2":
             self.headings.append(data)
-        if "style" not in self.open:
+        if "code" in open_tags:
+            self.commands[-1] += data
+        if "style" not in open_tags:
             self.text += data
 
     def all(self, tag):
@@ -62,9 +87,10 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def made(request, tmp_path_factory):
+def reported(request, tmp_path_factory):
     """A run of each kind and its report."""
-    folder = tmp_path_factory.mktemp("report")
+    folder = tmp_path_factory.mktemp("report") / "<i>it's & so on"
+    folder.mkdir()
     data = synthetic_log(users=160, items=130, communities=4, mean_items=15)
     lines = [f"{data.user_ids[u]},{data.item_ids[i]}" for u, i in zip(data.users, data.items, strict=True)]
     (folder / "events.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
@@ -78,8 +104,8 @@ def made(request, tmp_path_factory):
     return request.param, workdir, path, Page(path.read_text(encoding="utf-8"))
 
 
-def test_the_page_stands_alone_and_can_be_read_aloud(made):
-    _, workdir, path, page = made
+def test_the_page_stands_alone_and_can_be_read_aloud(reported):
+    _, workdir, path, page = reported
     assert path == workdir.path / "report" / "index.html"
     assert page.open == []
     assert not page.all("script")
@@ -93,61 +119,160 @@ def test_the_page_stands_alone_and_can_be_read_aloud(made):
     assert all(png.startswith(b"\x89PNG") for png in shown)
     assert len(page.all("img")) == len(page.all("source")) > 5
     assert all(len(a["alt"]) > 20 for a in page.all("img"))
-    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(table["aria-label"] for table in page.all("table"))
     assert page.all("html")[0]["lang"] == "en"
     assert {a["href"][1:] for a in page.all("a")} == {a["id"] for a in page.all("section")}
 
 
-def test_titles_are_text_and_no_markup(made):
-    _, _, path, page = made
+def test_titles_are_text_and_no_markup(reported):
+    _, _, path, page = reported
     assert NASTY in page.text
+    assert "<i>it's & so on" in page.text
+    assert not page.all("i")
     assert "<script" not in path.read_text(encoding="utf-8")
 
 
-def test_each_model_has_the_sections_that_it_can_have(made):
-    kind, _, path, page = made
-    assert ("Latent space" in page.headings) == (kind != "dae")
-    assert ("weighs most" in page.text) == (kind in ("hvamp", "users"))
-    assert ("without the path" in page.text) == (kind == "users")
-    assert ("recommends" in page.text) == (kind in ("hvamp", "users", "hidden"))
-    assert ("KL term of a user" in page.text) == (kind != "dae")
-    assert ("EASE, λ 50" in page.text) == (kind != "dae")  # whose catalogue was too large for it
+def test_each_model_has_the_sections_that_it_can_have(reported):
+    kind, _, path, page = reported
     names = {file.name for file in path.parent.iterdir()}
-    assert ("latent_prior.png" in names) == (kind != "dae")
-    for heading in ("Training", "Beside the baselines", "Catalogue", "Example users", "Settings"):
+    for name in ("latent_prior.png", "training_kl.png", "training_val_kl.png"):
+        assert (name in names) == (kind != "dae")
+    assert ("Latent space" in page.headings) == (kind != "dae")
+    assert ("largest weights of its pseudo-input" in page.text) == (kind == "hvamp")
+    assert ("this user's most characteristic items" in page.text) == (kind == "users")
+    assert "(1.00)" not in page.text or kind == "hvamp"
+    assert ("without the item–item model" in page.text) == (kind == "users")
+    assert ("recommends" in page.text.partition("components that stand")[2]) == (kind in ("hvamp", "users", "hidden"))
+    assert ("EASE, λ 50" in page.text) == (kind != "dae")  # whose catalogue was too large for it
+    for heading in ("Data", "Comparison with the baselines", "Training", "Example users", "About this run"):
         assert heading in page.headings
 
 
-def test_the_figures_are_those_of_the_main_job(made):
-    _, workdir, _, page = made
+def test_a_constant_beta_is_a_sentence_and_no_plot(reported):
+    kind, _, path, page = reported
+    changes = kind in ("hvamp", "hidden", "standard")
+    assert (path.parent / "training_beta.png").exists() == changes
+    assert ("in every epoch" in page.text) == (kind == "users")
+
+
+def test_the_data_section_has_sizes_lengths_and_popularity(reported):
+    _, workdir, path, page = reported
+    train = workdir.split().train.toarray()
+    assert f"{train.mean():.2%} of all pairs" in page.text
+    lengths, popularity = train.sum(axis=1).tolist(), train.sum(axis=0).tolist()
+    assert f"at most {statistics.median(lengths):,.0f}, a tenth" in page.text
+    assert f"Half have at most {statistics.median(popularity):,.0f} users" in page.text
+    assert f"10% have {sum(sorted(popularity)[-13:]) / sum(popularity):.0%}" in page.text  # of 130 items
+    assert {"data_lengths.png", "data_popularity.png"} <= {file.name for file in path.parent.iterdir()}
+
+
+def test_the_page_says_when_by_what_and_by_which_commands_it_was_made(reported):
+    _, workdir, _, page = reported
+    assert f"vae_cf_tf {vae_cf_tf.__version__}, TensorFlow {tf.__version__}" in page.text
+    assert len(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", page.text)) == 2  # of the run and of the report
+    training, reporting = (shlex.split(command) for command in page.commands)
+    assert training[:3] == ["python", "-m", "trainers.main"]
+    flags = (word.removeprefix("--").partition("=") for word in training[3:])
+    assert Config(**{name: parsed(name, value) for name, _, value in flags}) == workdir.config()
+    assert reporting[:4] == ["python", "-m", "trainers.report", f"--workdir={workdir.path}"]
+    assert f"--item_titles={workdir.path.parent / 'titles.csv'}" in reporting
+    assert "--components=3" in reporting
+
+
+def test_no_plot_stands_alone_in_a_row_and_wide_tables_say_that_they_scroll(reported):
+    _, _, path, page = reported
+    images = [classes for (tag, _), classes in zip(page.tags, page.within, strict=True) if tag == "img"]
+    assert all("pair" in classes for classes in images)
+    wide = re.findall(r"All (\d) columns: scroll the table sideways", page.text)
+    assert wide == (["6", "6", "6", "7"] if "EASE" in page.text else ["6", "5", "5", "7"])
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto[^}]*local", path.read_text(encoding="utf-8"))
+
+
+def axes_of(plot: page.Plot) -> plt.Axes:
+    """The axes of a plot as it is drawn for the page."""
+    drawn = []
+    plotting.png(lambda axes: (plot.draw(axes), drawn.append(axes)), size=plot.size)
+    return drawn[0]
+
+
+def plots_of(section: page.Section) -> list[page.Plot]:
+    return [block for row in section.rows for block in row if isinstance(block, page.Plot)]
+
+
+@pytest.mark.parametrize("reported", ["users", "dae"], indirect=True)
+def test_curves_that_cannot_be_compared_have_axes_of_their_own(reported):
+    kind, workdir, _, _ = reported
+    run = run_module.load(workdir, workdir.split())
+    apart = [column for column in ("loss", "nll", "val_nll", "kl", "val_kl") if any(run.history[column])]
+    shown = []
+    for plot in plots_of(sections.training(run)):
+        axes = axes_of(plot)
+        lines = [list(line.get_ydata()) for line in axes.lines]
+        here = [column for column in apart if run.history[column] in lines]
+        shown += here
+        assert len(here) <= 1 or here == ["loss", "nll"]  # which are equal without a KL term
+        assert ("network alone" in axes.get_title(loc="left")) == (kind == "users")
+    assert set(shown) == set(apart)
+
+
+@pytest.mark.parametrize("reported", ["hvamp"], indirect=True)
+def test_text_of_plots_can_be_read_on_a_phone(reported):
+    _, workdir, _, _ = reported
+    run = run_module.load(workdir, workdir.split())
+    shown = [sections.data(run), sections.training(run), sections.catalogue(run), sections.by_history(run, 0)]
+    for plot in itertools.chain.from_iterable(map(plots_of, [*shown, latent_sections.latent_space(run, 3, 0)])):
+        texts = axes_of(plot).figure.findobj(matplotlib.text.Text)
+        smallest = min(text.get_fontsize() for text in texts if text.get_text())
+        assert smallest / 72 / plot.size[0] * 350 >= 10  # pixels, where the plot is 350 pixels wide
+
+
+@pytest.mark.parametrize("reported", ["users"], indirect=True)
+def test_only_the_pseudo_inputs_that_are_shown_become_dense(reported, monkeypatch):
+    _, workdir, _, _ = reported
+    run = run_module.load(workdir, workdir.split())
+    dense = sp.csr_matrix.toarray
+    rows = []
+    monkeypatch.setattr(sp.csr_matrix, "toarray", lambda self, *args: (rows.append(self.shape[0]), dense(self))[1])
+    section = latent_sections.latent_space(run, 2, 0)
+    assert max(rows) == 2
+    table = section.rows[-1][0]
+    users = [dense(run.model.prior.users)[int(row[0].partition(":")[0])] for row in table.rows]
+    for user, (_, characteristic, recommended) in zip(users, table.rows, strict=True):
+        has = {run.title(item) for item in np.flatnonzero(user)}
+        assert set(characteristic.split("; ")) <= has
+        assert not set(recommended.split("; ")) & has
+
+
+def test_the_figures_are_those_of_the_main_job(reported):
+    _, workdir, _, page = reported
     values = json.loads(workdir.metrics.read_text())
     for system in (values, *values["baselines"].values()):
-        for part in ("test", "validation"):
-            for metric in ("ndcg@100", "ndcg@10", "recall@20", "recall@50"):
+        for part in PARTS:
+            for metric in METRICS:
                 assert f"{system[part][metric]['mean']:.4f}" in page.text
     run = run_module.load(workdir, workdir.split())
-    for system, figures in {run_module.OURS: values, **values["baselines"]}.items():
-        for part in ("test", "validation"):
-            for metric, figure in figures[part].items():
+    for system, judged in {OURS: values, **values["baselines"]}.items():
+        for part in PARTS:
+            for metric, figure in judged[part].items():
                 assert run.values[system][part][metric].mean() == pytest.approx(figure["mean"], abs=1e-12)
 
 
-def test_held_out_items_are_marked_and_no_others(made):
-    _, workdir, _, page = made
+def test_held_out_items_are_marked_and_no_others(reported):
+    _, workdir, _, page = reported
     split = workdir.split()
     with np.load(workdir.path / "rankings.npz") as kept:
         ranked = kept["test"]
     users = [u for u in range(split.test.target.shape[0]) if split.test.target[u].nnz]
     counts = {u: len(set(ranked[i, :10].tolist()) & set(split.test.target[u].indices)) for i, u in enumerate(users)}
-    said = [(int(a), int(b)) for a, b in re.findall(r"(\d+) of (\d+) held-out items among the first 10", page.text)]
-    assert len(said) == 6
-    assert set(said) <= {(counts[u], split.test.target[u].nnz) for u in users}
-    assert sum(a for a, _ in said) + 1 == page.text.count("(held out)")  # one is the legend
+    shown = [(int(a), int(b)) for a, b in re.findall(r"(\d+) of (\d+) held-out items among the first 10", page.text)]
+    assert len(shown) == 6
+    assert set(shown) <= {(counts[u], split.test.target[u].nnz) for u in users}
+    assert sum(a for a, _ in shown) == page.text.count("(held out)")
 
 
-@pytest.mark.parametrize("made", ["standard"], indirect=True)
-def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(made):
-    _, workdir, _, _ = made
+@pytest.mark.parametrize("reported", ["standard"], indirect=True)
+def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(reported):
+    _, workdir, _, _ = reported
     split, config = workdir.split(), workdir.config()
     kept = workdir.path / "rankings.npz"
     model = run_module.load(workdir, split).model
@@ -156,22 +281,33 @@ def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(made):
     for damaged in (kept.read_bytes()[:-99], b"", (workdir.path / "baseline_rankings.npz").read_bytes()):
         kept.write_bytes(damaged)
         again = rankings.of_model(workdir, model, split, config.eval_batch_size)
-        for part in rankings.PARTS:
+        for part in PARTS:
             np.testing.assert_array_equal(again[part], good[part])
-    for part in rankings.PARTS:
+    for part in PARTS:
         expected = evaluation.evaluate(evaluation.model_ranker(model), getattr(split, part), 7)
         found = evaluation.per_user(good[part], getattr(split, part).with_targets())
         for metric in expected:
             np.testing.assert_array_equal(found[metric], expected[metric])
 
 
+@pytest.mark.parametrize("reported", ["dae"], indirect=True)
+def test_a_run_that_is_being_continued_is_refused(reported):
+    _, workdir, _, _ = reported
+    history = workdir.history.read_text()
+    with contextlib.ExitStack() as restored:
+        restored.callback(workdir.history.write_text, history)
+        workdir.history.write_text(history + history.splitlines()[-1] + "\n")
+        with pytest.raises(UserError, match=r"figures are of 3 epochs .*, its weights of 4 "):
+            run_module.load(workdir, workdir.split())
+
+
 def report(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "trainers.report", *flags], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("made", ["dae"], indirect=True)
-def test_the_command_says_where_the_page_is_and_mistakes_are_one_line(made, tmp_path):
-    workdir = made[1]
+@pytest.mark.parametrize("reported", ["dae"], indirect=True)
+def test_the_command_says_where_the_page_is_and_mistakes_are_one_line(reported, tmp_path):
+    workdir = reported[1]
     result = report(f"--workdir={workdir.path}", f"--report_dir={tmp_path / 'r'}", "--example_users=0")
     assert (result.returncode, result.stderr) == (0, "")
     page = Path(result.stdout.strip())
@@ -260,3 +396,37 @@ def test_the_plane_is_that_of_the_covariances_eigenvectors(rng):
     np.testing.assert_allclose(plane.project(means).mean(axis=0), 0, atol=1e-9)
     assert latent.principal_plane(means[:, :1]).project(means[:, :1]).shape == (50, 2)
     assert latent.active_dimensions(np.concatenate([means, np.ones((50, 3))], axis=1)) == 6
+
+
+# Plots
+
+
+def overlaps(boxes) -> bool:
+    return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_labels_of_components_lie_apart(rng):
+    users = rng.normal(size=(100, 2))
+    components = np.concatenate([rng.normal(0, 0.02, (12, 2)), users[:20]])  # the first twelve are almost one point
+    draw = figures.means_and_components(users, components, np.ones(32) / 32, list(range(12)), ("x", "y"))
+    axes = axes_of(page.Plot("p", "title", "what", "alt", draw))
+    assert sorted(int(label.get_text()) for label in axes.texts) == list(range(12))
+    boxes = [label.get_bbox_patch().get_window_extent() for label in axes.texts]
+    assert not overlaps(boxes)
+
+
+def test_tick_labels_lie_apart():
+    panels = []
+
+    def draw(left, right):  # as a sweep's results: long names take most of the width
+        left.set_yticks([0, 1], ["hierarchical · user_vamp · gated · layers 3"] * 2)
+        for axes in (left, right):
+            axes.plot([-0.0152, 0.0148], [0, 1])
+            panels.append(axes)
+
+    plotting.png(draw, size=(9.5, 2), panels=2, dpi=150)
+    for axes in panels:
+        low, high = axes.get_xlim()
+        labels = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+        assert len(labels) >= 2
+        assert not overlaps(label.get_window_extent() for label in labels)

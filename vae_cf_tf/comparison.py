@@ -1,16 +1,21 @@
-"""Which of two systems is better, and how sure is that: means over users, paired differences, bootstrap intervals.
+"""Which of two systems is better, and how sure that is: means over users, paired differences, bootstrap intervals.
 
-All intervals come from the percentile bootstrap over users (Efron 1979): as many users as there are are drawn with
-replacement, `RESAMPLES` times, and the interval is cut from the resampled figures. It tells how far the figure would
-move with other users of the same kind; it knows nothing of other seeds or other training data.
+All intervals come from the percentile bootstrap over users (Efron 1979; `scipy.stats.bootstrap`): as many users as
+there are are drawn with replacement, `RESAMPLES` times, and the interval is cut from the resampled figures. It tells
+how far a figure would move with other users of the same kind. It knows nothing of other seeds or other training data.
 """
 
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 RESAMPLES = 2_000
 LEVEL = 0.95
+NUMBERS_AT_ONCE = 100_000
+"""Numbers that SciPy draws at a time, so that memory does not grow with the users. More is no faster."""
 
 
 class Estimate(NamedTuple):
@@ -21,46 +26,21 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-
-def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Means over users drawn with replacement, the same users for every column.
-
-    Args:
-      values: float [users, columns].
-      resamples: how often all users are drawn.
-      seed: of the draws.
-
-    Returns:
-      float64 [resamples, columns].
-    """
-    users = len(values)
-    if not users:
-        raise ValueError("`values` should have at least one user. Received: 0.")
-    rng = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
-    for start in range(0, resamples, 100):  # blocks, so that memory does not grow with the users
-        drawn = rng.integers(users, size=(min(100, resamples - start), users))
-        times = np.stack([np.bincount(row, minlength=users) for row in drawn])
-        means[start : start + len(drawn)] = times @ np.asarray(values, np.float64) / users
-    return means
-
-
-def estimates(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> list[Estimate]:
-    """The mean over users of each column of `values`, [users, columns], with interval."""
-    columns = np.asarray(values, np.float64)
-    resampled = bootstrap_means(columns, resamples, seed)
-    return _cut(columns.mean(axis=0), resampled, level)
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside the interval, so that the sign of the figure is hardly chance."""
+        return self.low > 0 or self.high < 0
 
 
 def estimate(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The mean over users of `values`, [users], with interval."""
-    return estimates(np.asarray(values)[:, None], level, resamples, seed)[0]
+    """The mean over users of `values`, float [users], with its interval."""
+    return _bootstrap((np.asarray(values, np.float64),), np.mean, level, resamples, seed)
 
 
 def paired_difference(
     ours: np.ndarray, theirs: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """The mean over users of `ours` − `theirs`, a value a user each, of the same users in the same order."""
+    """The mean over users of `ours` − `theirs`, one value per user each, of the same users in the same order."""
     if np.shape(ours) != np.shape(theirs):
         raise ValueError(
             f"`ours` and `theirs` should be values of the same users. Received: shapes {np.shape(ours)} and "
@@ -76,12 +56,35 @@ def ratio(
 
     A resample without any whole (a rare group of items) is left out of the interval.
     """
-    means = bootstrap_means(np.stack([parts, wholes], axis=1), resamples, seed)
-    drawn = means[means[:, 1] > 0]
-    return _cut(np.array([np.sum(parts) / np.sum(wholes)]), drawn[:, :1] / drawn[:, 1:], level)[0]
+
+    def share(parts: np.ndarray, wholes: np.ndarray, axis: int = -1) -> np.ndarray:
+        whole = wholes.sum(axis)
+        return np.where(whole > 0, parts.sum(axis) / np.where(whole > 0, whole, 1), np.nan)
+
+    return _bootstrap((np.asarray(parts, np.float64), np.asarray(wholes, np.float64)), share, level, resamples, seed)
 
 
-def _cut(figures: np.ndarray, resampled: np.ndarray, level: float) -> list[Estimate]:
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    rows = zip(figures, resampled.std(axis=0), low, high, strict=True)
-    return [Estimate(*map(float, row)) for row in rows]
+def _bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], level: float, resamples: int, seed: int
+) -> Estimate:
+    """The statistic of samples of the same users, float [users] each, with its interval."""
+    users = len(samples[0])
+    if not users:
+        raise ValueError("`values` should have at least one user. Received: 0.")
+    value = float(statistic(*samples, axis=-1))
+    if users == 1:  # every resample is the sample itself; SciPy refuses it
+        return Estimate(value, 0.0, value, value)
+    with warnings.catch_warnings():  # SciPy's own interval is NaN where a resample has no figure
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        resampled = scipy.stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=resamples,
+            batch=max(1, NUMBERS_AT_ONCE // users),
+            vectorized=True,
+            paired=len(samples) > 1,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(np.nanstd(resampled)), float(low), float(high))

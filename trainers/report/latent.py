@@ -1,13 +1,16 @@
 """The latent space of a run: users' posteriors, the prior, and its components."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
 from vae_cf_tf import batches
 from vae_cf_tf.distributions import MixtureOfNormals
+from vae_cf_tf.evaluation import users_at_once
 from vae_cf_tf.models import Autoencoder
 from vae_cf_tf.priors import UserVampPrior, VampPrior
 
@@ -23,40 +26,43 @@ class Normals(NamedTuple):
         return self.mean + np.exp(self.log_variance / 2) * rng.standard_normal(self.mean.shape)
 
 
-class Components(NamedTuple):
-    """The mixture of a prior, and what it is made of."""
-
-    normals: Normals  # [K, latent]
-    pseudo_inputs: np.ndarray | None  # float32 [K, items], from 0 to 1; None where they are no histories
-
-
 class Latent(NamedTuple):
     """The (upper) latent variable of users and of the prior."""
 
     users: Normals
-    prior: np.ndarray  # float64 [users, latent], as many draws
-    components: Components | None  # None: the prior is no mixture
+    prior: np.ndarray  # float64 [users, latent]: as many draws
+    components: Normals | None  # [K, latent]; None: the prior is no mixture
+
+
+class PseudoInputs(NamedTuple):
+    """The histories whose posteriors are components of the prior."""
+
+    weights: np.ndarray  # float32 [components, items], from 0 to 1
+    learned: bool  # False: they are the histories of training users
 
 
 def examine(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int, seed: int = 0) -> Latent | None:
-    """The latent space as these users' histories, [users, items], fill it; None for a model that has no prior."""
+    """The latent space with users of these histories, [users, items]; None for a model that has no prior."""
     if model.config.latent == "none":
         return None
-    pairs = [model.encoder(model.first_input(rows)) for _, rows in batches.in_order(fold_in, batch_size)]
+    at_once = users_at_once(batch_size, model.num_items)
+    pairs = [model.encoder(model.first_input(rows)) for _, rows in batches.in_order(fold_in, at_once)]
     users = Normals(*(np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True)))
     prior = model.prior.distribution()
     draws = np.asarray(prior.sample(len(users.mean), seed=tf.constant([seed, 0])), np.float64)
-    return Latent(users, draws, _components(model, prior) if isinstance(prior, MixtureOfNormals) else None)
-
-
-def _components(model: Autoencoder, prior: MixtureOfNormals) -> Components:
+    if not isinstance(prior, MixtureOfNormals):
+        return Latent(users, draws, None)
     parts = (np.asarray(prior.parameters[name], np.float64) for name in ("mean", "log_variance"))
-    items = None
-    if isinstance(model.prior, VampPrior):
-        items = np.clip(model.prior.pseudo_inputs.numpy(), 0, 1)
-    elif isinstance(model.prior, UserVampPrior):
-        items = model.prior.users.toarray()
-    return Components(Normals(*parts), items)
+    return Latent(users, draws, Normals(*parts))
+
+
+def pseudo_inputs(prior: keras.layers.Layer, components: Sequence[int]) -> PseudoInputs | None:
+    """Those of these components alone, since all K of a large catalogue take gigabytes; None where there are none."""
+    if isinstance(prior, VampPrior):
+        return PseudoInputs(np.clip(tf.gather(prior.pseudo_inputs, components), 0, 1), learned=True)
+    if isinstance(prior, UserVampPrior):
+        return PseudoInputs(prior.users[list(components)].toarray(), learned=False)
+    return None
 
 
 def decoded(model: Autoencoder, z: np.ndarray) -> np.ndarray:
@@ -64,6 +70,13 @@ def decoded(model: Autoencoder, z: np.ndarray) -> np.ndarray:
     z = tf.constant(z, tf.float32)
     above = (model.lower_prior(z)[0],) if model.config.latent == "hierarchical" else ()
     return np.exp(np.asarray(model.likelihood(model.decode(*above, z)).item_log_probs()))
+
+
+def mean_decoded(model: Autoencoder, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Σ_k weights_k p(item|z_k), float [n, latent] and [n] → [items]; n × items need not fit into memory."""
+    step = users_at_once(100, model.num_items)
+    blocks = (slice(start, start + step) for start in range(0, len(z), step))
+    return sum(weights[block] @ decoded(model, z[block]) for block in blocks)
 
 
 def responsibilities(z: np.ndarray, components: Normals) -> np.ndarray:
@@ -79,6 +92,11 @@ def responsibilities(z: np.ndarray, components: Normals) -> np.ndarray:
     exponent -= 0.5 * (mean**2 * precision + log_variance).sum(axis=1)
     exponent = np.exp(exponent - exponent.max(axis=1, keepdims=True))
     return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def effective_number(shares: np.ndarray) -> float:
+    """The exponential of the entropy of the shares: n for n equal ones."""
+    return float(np.exp(-np.sum(shares * np.log(np.maximum(shares, 1e-300)))))
 
 
 class Plane(NamedTuple):
@@ -99,7 +117,7 @@ def principal_plane(means: np.ndarray) -> Plane:
     variance = np.pad(singular**2, (0, 2))[:2] / max(np.sum(singular**2), 1e-300)
     axes = np.pad(axes, ((0, 2), (0, 0)))[:2]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], 1)
-    return Plane(centre, (axes * np.where(largest < 0, -1, 1)).T, variance)  # signs are SVD's whim; these are ours
+    return Plane(centre, (axes * np.where(largest < 0, -1, 1)).T, variance)  # SVD leaves the signs open
 
 
 def active_dimensions(means: np.ndarray, threshold: float = 0.01) -> int:

@@ -1,89 +1,92 @@
-"""The report's section on the latent space: where users lie, what the prior expects, what its components stand for."""
+"""The report's section on the latent space: where users lie, where the prior puts mass, what its components mean."""
 
 import numpy as np
 
-from trainers.report import figures, latent, page
+from trainers.report import figures, latent
+from trainers.report.page import Plot, Section, Table, Text
 from trainers.report.run import Run
 
 ITEMS_SHOWN = 6
 POINTS_SHOWN = 2_000
+SIZE = (4.0, 3.9)
 
 
-def latent_space(run: Run, described: int, seed: int) -> tuple[page.Section, dict[str, bytes]] | None:
-    """The aggregate posterior of the test users against the prior; None for a model that has no prior."""
-    found = latent.examine(run.model, run.users["test"].fold_in, run.config.eval_batch_size, seed)
-    if found is None:
+def latent_space(run: Run, described: int, seed: int) -> Section | None:
+    """The test users' posteriors against the prior; None for a model that has no prior."""
+    space = latent.examine(run.model, run.users["test"].fold_in, run.config.eval_batch_size, seed)
+    if space is None:
         return None
     rng = np.random.default_rng(seed)
-    plane = latent.principal_plane(found.users.mean)
-    draws = found.users.draw(rng)
-    some = np.sort(rng.permutation(len(draws))[:POINTS_SHOWN])
+    plane = latent.principal_plane(space.users.mean)
+    draws = space.users.draw(rng)
+    shown = np.sort(rng.permutation(len(draws))[:POINTS_SHOWN])
     labels = tuple(f"direction {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(plane.shares))
-    body, files, shares, top = [], {}, None, []
-    if found.components:
-        shares = latent.responsibilities(draws, found.components.normals).mean(axis=0)
-        top = np.argsort(-shares, kind="stable")[:described].tolist()
-    places = None if shares is None else plane.project(found.components.normals.mean)
-    drawn, files = page.plots([
-        page.Plot(
-            "latent_prior", "Users against the prior",
-            f"Draws of {len(some):,} test users' posteriors over as many draws of the prior, in the plane of the "
-            "users' first two principal directions.",
-            figures.clouds(plane.project(found.prior)[some], plane.project(draws)[some], labels), (4.8, 4.4),
-        ),
-        page.Plot(
-            "latent_components", "Posterior means" + (" and the prior's components" if top else ""),
-            "Posterior means of the test users in the same plane" + (
-                f", and the {len(shares):,} components of the prior, the larger the more users they answer for; the "
-                f"{len(top)} largest are numbered." if top else "."),
-            figures.means_and_components(plane.project(found.users.mean)[some], places, shares, top, labels),
-            (4.8, 4.4),
-        ),
-    ])  # fmt: skip
-    which = "upper latent variable z2" if run.config.latent == "hierarchical" else "latent variable z"
-    dimensions = found.users.mean.shape[1]
-    body = [
-        page.paragraph(
-            f"The {which} of {len(draws):,} test users, projected onto the two directions in which their posterior "
-            "means differ most. Left: a draw for each user and as many draws of the prior, which the KL term pulls "
-            "together; where crosses lie without dots the prior expects users who do not come. "
-            f"{latent.active_dimensions(found.users.mean):,} of {dimensions:,} dimensions are active (their mean "
-            "varies over users by more than .01)."
-        ),
-        drawn,
-    ]
-    if top:
-        body += _components(run, found.components, shares, top)
-    return page.Section("Latent space", body), files
+    shares, largest, points = None, [], None
+    circles = "A dot is the posterior mean of a test user, without the random part of a draw."
+    if space.components:
+        shares = latent.responsibilities(draws, space.components).mean(axis=0)
+        largest = np.argsort(-shares, kind="stable")[:described].tolist()
+        points = plane.project(space.components.mean)
+        circles += f" A circle is one of the prior's {len(shares):,} components, larger if it stands for more users."
+        circles += f" The {len(largest)} largest have their number in the table below." if largest else ""
+    variable = "upper latent variable z2" if run.config.latent == "hierarchical" else "latent variable z"
+    dimensions = space.users.mean.shape[1]
+    rows = [
+        [Text(
+            f"The network describes a user by {dimensions:,} numbers, the {variable}. It does not know them exactly: "
+            "each user has a distribution of them, the posterior, and the prior is the distribution that it expects of "
+            "users in general. The plots show the two directions in which the test users differ most. "
+            f"{latent.active_dimensions(space.users.mean):,} of the {dimensions:,} dimensions are active: their "
+            "posterior means vary over users by more than 0.01."
+        )],
+        [Plot("latent_prior", "Users and prior",
+              "A dot is a draw from a test user's posterior, a cross a draw from the prior. Training pulls the two "
+              "clouds together. Crosses without dots nearby: the prior puts mass where no user is.",
+              f"Draws of {len(shown):,} test users and as many draws of the prior.",
+              figures.clouds(plane.project(space.prior)[shown], plane.project(draws)[shown], labels), SIZE),
+         Plot("latent_components", "Users" + (" and components of the prior" if space.components else ""), circles,
+              f"Posterior means of {len(shown):,} test users in the same plane.",
+              figures.means_and_components(plane.project(space.users.mean)[shown], points, shares, largest, labels),
+              SIZE)],
+    ]  # fmt: skip
+    if largest:
+        rows += _components(run, space.components, shares, largest)
+    return Section("Latent space", rows)
 
 
-def _components(run: Run, components: latent.Components, shares: np.ndarray, top: list[int]) -> list[page.Html]:
-    """What the components that answer for most users stand for."""
-    effective = np.exp(-np.sum(shares * np.log(np.maximum(shares, 1e-300))))
-    means, inputs = components.normals.mean, components.pseudo_inputs
-    blocks = [slice(start, start + 100) for start in range(0, len(means), 100)]  # K × items is too much at once
-    expected = np.sum([shares[block] @ latent.decoded(run.model, means[block]) for block in blocks], axis=0)
-    usual = None if inputs is None else inputs.mean(axis=0)
-    rows = []
-    for k, chance in zip(top, latent.decoded(run.model, means[top]), strict=True):
-        lift = np.log(np.maximum(chance, 1e-30) / np.maximum(expected, 1e-30))
-        row = [f"{k} ({shares[k]:.1%})"]
-        if inputs is not None:
-            heaviest = np.lexsort((usual - inputs[k], -inputs[k]))[:ITEMS_SHOWN]  # of equal ones, the less usual first
-            row.append("; ".join(f"{run.title(i)} ({inputs[k, i]:.2f})" for i in heaviest))
-        rows.append([*row, "; ".join(map(run.title, np.argsort(-chance * lift, kind="stable")[:ITEMS_SHOWN]))])
-    said = (
-        f"Of {len(shares):,} components of the prior, as many are in use as {effective:,.0f} equal ones would be (the "
-        "exponential of the entropy of their shares of the users). Recommends: the items that the decoder gives to the "
-        "component's mean more than to the mean user, by p·log(p/p̄)."
+def _components(run: Run, components: latent.Normals, shares: np.ndarray, largest: list[int]) -> list[list]:
+    """What the components that stand for most users mean."""
+    expected = latent.mean_decoded(run.model, components.mean, shares)
+    chances = latent.decoded(run.model, components.mean[largest])
+    scores = chances * np.log(np.maximum(chances, 1e-30) / np.maximum(expected, 1e-30))  # [components, items]
+    inputs = latent.pseudo_inputs(run.model.prior, largest)
+    text = (
+        f"Effective number of components: {latent.effective_number(shares):,.0f} of {len(shares):,} (the exponential "
+        "of the entropy of their shares of the users). Recommends: items that the network gives a higher probability "
+        "for this component than for the average user, ordered by p·log(p/average p). "
     )
-    if inputs is not None:
-        said += (
-            " A component is the posterior of one pseudo-input, a learned history or a training user's. Weighs most: "
-            "the items with the largest weights (from 0 to 1) in it, of equal ones the less usual first. Where the two "
-            "columns have little to do with each other, the "
-            "pseudo-input is a code that only the encoder reads, not a typical history."
+    head = ["component", "recommends"]
+    if inputs is not None and inputs.learned:
+        head.insert(1, "largest weights of its pseudo-input")
+        text += (
+            "A component is the posterior of a pseudo-input, a history that was learned with a weight from 0 to 1 for "
+            "each item; of equal weights, the items come first that the component recommends. If the two columns have "
+            "little in common, the pseudo-input is a code that only the network can read, not a typical history."
         )
-    head = ["component (users)", *(["weighs most"] if inputs is not None else []), "recommends"]
-    caption = f"The {len(top)} components that answer for most test users"
-    return [page.paragraph(said), page.table(caption, head, rows, text=True)]
+    elif inputs is not None:
+        head = ["component", "this user's most characteristic items", "recommends beside these"]
+        text += (
+            "A component is the posterior of one training user. Characteristic: the items of this user's history that "
+            "come first by the same measure."
+        )
+    rows = []
+    for i, k in enumerate(largest):
+        score, row = scores[i], [f"{k}: {shares[k]:.1%} of users"]
+        if inputs is not None:
+            weights = inputs.weights[i]
+            order = [j for j in np.lexsort((-score, -weights.round(2)))[:ITEMS_SHOWN] if weights[j]]
+            row.append("; ".join(run.title(j) + (f" ({weights[j]:.2f})" if inputs.learned else "") for j in order))
+            score = score if inputs.learned else np.where(weights, -np.inf, score)
+        rows.append([*row, "; ".join(map(run.title, np.argsort(-score, kind="stable")[:ITEMS_SHOWN]))])
+    caption = f"The {len(largest)} components that stand for most test users"
+    return [[Text(text)], [Table(caption, head, rows, words=True)]]

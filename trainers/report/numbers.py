@@ -1,4 +1,4 @@
-"""Who gains and what is recommended: groups of users and of items, coverage, concentration."""
+"""Arithmetic of the report: groups of users and of items, coverage and concentration of recommendations."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 
 class Group(NamedTuple):
-    """Users, or items, of a kind."""
+    """Users or items that are shown together."""
 
     label: str
     members: np.ndarray  # bool, over users or over items
@@ -17,51 +17,58 @@ def by_history_length(fold_in: sp.csr_matrix, groups: int = 5) -> list[Group]:
     """Users in about equal groups by the length of their history; equal lengths stay together."""
     lengths = np.diff(fold_in.indptr)
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, groups + 1)[1:-1], method="lower"))
-    place = np.searchsorted(edges, lengths, side="left")
-    return [Group(_span(lengths[place == i]), place == i) for i in np.unique(place)]
+    group = np.searchsorted(edges, lengths, side="left")  # of each user
+    return [Group(_span(lengths[group == i]), group == i) for i in np.unique(group)]
 
 
 def by_popularity(train: sp.csr_matrix, groups: int = 5) -> list[Group]:
-    """Items in groups that hold about equal shares of the training interactions, the rarest first; items of equal
-    popularity stay together."""
+    """Items in groups with about equal shares of the training interactions, the rarest first.
+
+    Items of equal popularity stay together.
+    """
     users = np.bincount(train.indices, minlength=train.shape[1])
     order = np.sort(users)
     reached = np.cumsum(order) / max(order.sum(), 1)
     at = [min(np.searchsorted(reached, i / groups), len(order) - 1) for i in range(1, groups)]
     edges = np.unique(order[at])
-    place = np.searchsorted(edges, users, side="left")
-    return [Group(_span(users[place == i]), place == i) for i in np.unique(place)]
+    group = np.searchsorted(edges, users, side="left")  # of each item
+    return [Group(_span(users[group == i]), group == i) for i in np.unique(group)]
 
 
 def found_and_wanted(ranked: np.ndarray, target: sp.csr_matrix, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the held-out items that are in `items` (bool [items]): how many of each user are in `ranked`, [users, k], and
-    how many there are."""
+    """Of each user's held-out items that are in `items`: how many are in the user's list, and how many there are.
+
+    Args:
+      ranked: int [users, k], the lists.
+      target: [users, items], the held-out items.
+      items: bool [items].
+    """
     wanted = target.multiply(items[None, :].astype(np.float32)).tocsr()
-    asked = sp.csr_matrix(
+    listed = sp.csr_matrix(
         (np.ones(ranked.size, np.float32), ranked.ravel(), np.arange(len(ranked) + 1) * ranked.shape[1]), target.shape
     )
-    return np.asarray(asked.multiply(wanted).sum(axis=1)).ravel(), np.asarray(wanted.sum(axis=1)).ravel()
+    return np.asarray(listed.multiply(wanted).sum(axis=1)).ravel(), np.asarray(wanted.sum(axis=1)).ravel()
 
 
 def times_recommended(ranked: np.ndarray, items: int) -> np.ndarray:
-    """In how many lists each item is, int [items]."""
+    """The number of lists that each item is in, int [items]."""
     return np.bincount(ranked.ravel(), minlength=items)
 
 
 def coverage(counts: np.ndarray) -> float:
-    """Share of the catalogue that is recommended to anyone."""
+    """Share of the catalogue that is in at least one list."""
     return float(np.mean(counts > 0))
 
 
 def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of the counts: 0 where all items are recommended alike, near 1 where one item is everything."""
+    """Gini coefficient of the counts: 0 where all are equal, near 1 where one item has everything."""
     ordered = np.sort(counts).astype(np.float64)
     n, total = len(ordered), ordered.sum()
     return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total)) if total else 0.0
 
 
 def concentration(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of all recommendations (y) that the most recommended share of the catalogue (x) gets, from 0 to 1."""
+    """The share y of the sum of all counts that the share x of items with the largest counts has, from 0 to 1."""
     ordered = np.sort(counts)[::-1]
     y = np.concatenate([[0.0], np.cumsum(ordered) / max(ordered.sum(), 1)])
     return np.linspace(0, 1, len(y)), y

@@ -1,223 +1,297 @@
-"""The report's sections but the latent space's; each returns its part of the page and its PNG files by name."""
+"""The report's sections about data, training, quality and recommendations; the latent space has a file of its own."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from trainers.report import figures, numbers, page
-from trainers.report.run import OURS, Run, model_name
+from trainers.report import figures, numbers, rankings
+from trainers.report.names import DECIDES, METRICS, OURS, PARTS, metric_name, model_name
+from trainers.report.page import Interval, Plot, Section, Table, Text, User, Users
+from trainers.report.run import Run
 from vae_cf_tf import checkpoints, comparison
 from vae_cf_tf.comparison import Estimate
 from vae_cf_tf.item_path import Tried
 
-METRICS = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
 COVERAGE_AT = (10, 20, 50, 100)
 FOUND_AT = 50
-Part = tuple[page.Section, dict[str, bytes]]
 
 
-def lead(run: Run, seed: int) -> list[page.Html]:
-    """What the run is and how it did, in a few sentences."""
-    c, split = run.config, run.split
-    ours = comparison.estimate(run.values[OURS]["test"]["ndcg@100"], seed=seed)
-    users = run.users["test"].fold_in.shape[0]
-    said = (
-        f"Test NDCG@100 {ours.mean:.4f} (95 % interval {ours.low:.4f} to {ours.high:.4f}) over {users:,} held-out users"
+def lead(run: Run, seed: int) -> list[str]:
+    """What was done and how well it went, for a reader who knows nothing of the project."""
+    split, users = run.split, run.users["test"]
+    share = users.fold_in.nnz / (users.fold_in.nnz + users.target.nnz)
+    ours = comparison.estimate(run.values[OURS]["test"][DECIDES], seed=seed)
+    result = (
+        f"Result: {metric_name(DECIDES)} is {ours.mean:.4f} on the test users (95% interval {ours.low:.4f} to "
+        f"{ours.high:.4f}), where 1 would be a perfect list for everyone."
     )
-    if run.rival:
-        gain = _gain(run, "test", "ndcg@100", seed)
-        word = "above" if gain.mean >= 0 else "below"
-        sure = "" if gain.low * gain.high > 0 else ", a difference that may be chance"
-        said += f", {abs(gain.mean):.4f} {word} {run.rival} on the same users "
-        said += f"({signed(gain.low)} to {signed(gain.high)}){sure}"
+    for rival in run.rivals:
+        gain = _gain(run, rival, DECIDES, seed)
+        result += (
+            f" {rival}, the best baseline, has {run.values[rival]['test'][DECIDES].mean():.4f} on the same users: "
+            f"this model is {abs(gain.mean):.4f} {'better' if gain.mean >= 0 else 'worse'} (95% interval of "
+            f"the difference {signed(gain.low)} to {signed(gain.high)})"
+            f"{'' if gain.excludes_zero else ', which may be chance'}."
+        )
     return [
-        page.paragraph(said + "."),
-        page.paragraph(
-            f"{model_name(c)}: latent structure {c.latent}, prior {c.prior}, {c.block} blocks, L {c.layers}, "
-            f"{c.likelihood} likelihood. Trained on {split.train.shape[0]:,} users and {len(split.item_ids):,} items "
-            f"({split.train.nnz:,} interactions), seed {c.seed}; best epoch {run.metrics['best_epoch']} of "
-            f"{run.metrics['epochs']}, {run.metrics['seconds_per_epoch']:.1f} s an epoch."
-        ),
+        f"This page describes one training run of a recommender, {model_name(run.config)}. It learned from "
+        f"{split.train.shape[0]:,} users which of {len(split.item_ids):,} items they chose. Then it was tested on "
+        f"{users.fold_in.shape[0]:,} other users: it saw about {share:.0%} of each one's items and made a list of "
+        "recommendations. A good list has the user's remaining items, the held-out items, near its top.",
+        result,
     ]
 
 
-def training(run: Run) -> Part:
-    """Loss parts, β and validation metrics over the epochs."""
-    h, best = run.history, run.metrics["best_epoch"]
-    epochs = len(h["epoch"])
-    span = f"over {epochs} epochs"
-    shown = [
-        page.Plot(
-            "training_metrics", "Validation metrics",
-            f"Validation metrics {span}: NDCG@100 reaches {max(h['val_ndcg@100']):.3f} at epoch {best}.",
-            figures.curves({"NDCG@100": h["val_ndcg@100"], "Recall@20": h["val_recall@20"],
-                            "Recall@50": h["val_recall@50"]}, "mean over validation users", best),
-        ),
-        page.Plot(
-            "training_nll", "Negative log-likelihood of a user",
-            f"−log p(x|z) {span}: from {h['nll'][0]:.0f} to {h['nll'][-1]:.0f} in training, from {h['val_nll'][0]:.0f} "
-            f"to {h['val_nll'][-1]:.0f} on validation.",
-            figures.curves({"training": h["nll"], "validation": h["val_nll"], "training loss": h["loss"]},
-                           "−log p(x|z), nats", best),
-        ),
+def data(run: Run) -> Section:
+    """Sizes, lengths of histories and popularity of items."""
+    train = run.split.train
+    users, items = train.shape
+    popularity = np.bincount(train.indices, minlength=items)
+    lengths = {"training users": np.diff(train.indptr)}
+    for part in reversed(PARTS):
+        lengths[f"{part} users, seen"] = np.diff(run.users[part].fold_in.indptr)
+        lengths[f"{part} users, held out"] = np.diff(run.users[part].target.indptr)
+    rows = [
+        [name, f"{len(n):,}", f"{n.sum():,}", f"{np.median(n):,.0f}", f"{n.mean():,.1f}", f"{n.max():,}"]
+        for name, n in lengths.items()
+    ]
+    ordered = np.sort(popularity)[::-1]
+    top = {share: ordered[: max(1, round(share * items))].sum() / train.nnz for share in (0.01, 0.1)}
+    seen, few = lengths["training users"], np.quantile(lengths["training users"], 0.1, method="lower")
+    return Section("Data", [
+        [Text(
+            f"Data: {run.config.data or run.config.dataset or 'the embedded, generated data set'}. Density: "
+            f"{train.nnz / (users * items):.2%} of all pairs of a training user and an item are interactions. The most "
+            f"popular 1% of the items have {top[0.01]:.0%} of the training interactions, the most popular 10% have "
+            f"{top[0.1]:.0%}."
+        )],
+        [Plot(
+            "data_lengths", "Length of histories",
+            f"The curve's height at n is the share of training users who have at most n items. Half have at most "
+            f"{np.median(seen):,.0f}, a tenth have at most {few:,}.",
+            f"Items of a training user: from {seen.min():,} to {seen.max():,}, median {np.median(seen):,.0f}.",
+            figures.distribution(seen, "items of a user", "users"),
+        ), Plot(
+            "data_popularity", "Popularity of items",
+            "The curve's height at n is the share of items that at most n training users have. Half have at most "
+            f"{np.median(popularity):,.0f} users.",
+            f"Training users of an item: from {ordered[-1]:,} to {ordered[0]:,}, median {np.median(popularity):,.0f}.",
+            figures.distribution(popularity, "training users of an item", "items"),
+        )],
+        [Table("Users and their items",
+               ["", "users", "interactions", "median per user", "mean per user", "most per user"], rows)],
+    ])  # fmt: skip
+
+
+def training(run: Run) -> Section:
+    """Loss, its parts and validation metrics over the epochs."""
+    history, best_epoch = run.history, run.metrics["best_epoch"]
+    subtitle = "network alone, without the item–item model" if run.model.item_path else ""
+
+    def plot(name: str, title: str, explanation: str, columns: dict[str, str], label: str) -> Plot:
+        lines = {line: history[column] for line, column in columns.items()}
+        alt = "; ".join(f"{line} from {v[0]:.3f} to {v[-1]:.3f}" for line, v in lines.items())
+        return Plot(f"training_{name}", title, explanation, f"{title} over the epochs: {alt}.",
+                    figures.curves(lines, label, best_epoch, subtitle))  # fmt: skip
+
+    has_kl = any(history["kl"])
+    if history["loss"] == history["nll"]:
+        loss: Plot | Text = Text("The loss that training minimises is −log p(x|z) alone, which is shown below.")
+    else:
+        explanation = "What training minimises: −log p(x|z) and the other terms, each with its weight."
+        loss = plot("loss", "Training loss", explanation, {"loss": "loss"}, "loss")
+    rows = [
+        [Text(
+            f"Epochs: {len(history['epoch'])}, of {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
+            f"kept are those of epoch {best_epoch}, which has the best {metric_name(DECIDES)} on validation users. "
+            f"Training figures cover whole histories, with input dropout {run.config.input_dropout:g}"
+            f"{' and a random draw of the latent variable' if has_kl else ''}. Validation figures cover only the seen "
+            "part of a history, without randomness. The two cannot be compared, so each has axes of its own."
+        )],
+        [loss,
+         plot("metrics", "Validation metrics", "How well held-out items of validation users are ranked after each "
+              "epoch; higher is better.", {metric_name(m): f"val_{m}" for m in METRICS if m != "ndcg@10"},
+              "mean over validation users")],
+        [plot(f"{prefix}nll", f"{title}: −log p(x|z)", f"How badly the model predicts the items {of}; lower is better.",
+              {"−log p(x|z)": f"{prefix}nll"}, "nats per user") for prefix, title, of in (
+                  ("", "Training", "that users have"), ("val_", "Validation", "that it sees"))],
     ]  # fmt: skip
-    if any(h["kl"]):
-        shown += [
-            page.Plot(
-                "training_kl", "KL term of a user",
-                f"KL {span}: from {h['kl'][0]:.0f} to {h['kl'][-1]:.0f} in training.",
-                figures.curves({"training": h["kl"], "validation, at the mean": h["val_kl"]}, "KL, nats", best),
-            ),
-            page.Plot(
-                "training_beta", "Weight of the KL term",
-                f"β {span}: from {h['beta'][0]:.3f} to {h['beta'][-1]:.3f}, {h['beta'][best - 1]:.3f} in the best one.",
-                figures.curves({"β": h["beta"]}, "β", best),
-            ),
-        ]  # fmt: skip
-    body, files = page.plots(shown)
-    said = (
-        "Training figures are with dropout and one draw of z, over whole histories; validation figures are at the "
-        "posterior mean, over the part of a history that the model sees. The weights that are kept are those of the "
-        "best epoch."
-    )
-    if run.model.item_path is not None:
-        tried = [Tried(*row) for row in checkpoints.read_meta(run.workdir.item_path)["tried"]]
-        best_path = max(tried, key=lambda t: t.ndcg)
-        said += (
-            " The curves are of the deep model alone. The item path was made beside its best epoch and received the "
-            f"weight {best_path.weight:.3g} and the popularity discount {best_path.discount:g}, the best of "
-            f"{len(tried)} pairs on validation users: NDCG@100 {tried[0].ndcg:.4f} without the path, "
-            f"{best_path.ndcg:.4f} with it."
-        )
-    return page.Section("Training", [page.paragraph(said), body]), files
+    if has_kl:
+        rows.append([
+            plot(f"{prefix}kl", f"{title}: KL term", f"How far a user's posterior lies from the prior, {how}.",
+                 {"KL": f"{prefix}kl"}, "nats per user") for prefix, title, how in (
+                     ("", "Training", "at a random draw"), ("val_", "Validation", "at the posterior mean"))
+        ])  # fmt: skip
+        rows.append(_beta(run, plot))
+    if run.model.item_path:
+        candidates = [Tried(*row) for row in checkpoints.read_meta(run.workdir.item_path)["tried"]]
+        best = max(candidates, key=lambda candidate: candidate.ndcg)
+        rows.append([Text(
+            "After training, a linear item–item model was fitted, and its scores were added to the network's. The "
+            f"weight {best.weight:.3g} and the popularity discount {best.discount:g} were the best of "
+            f"{len(candidates)} pairs on validation users: {metric_name(DECIDES)} {candidates[0].ndcg:.4f} without the "
+            f"item–item model, {best.ndcg:.4f} with it. The plots above and the latent space are of the network alone. "
+            "All recommendations on this page come from the sum."
+        )])  # fmt: skip
+    return Section("Training", rows)
 
 
-def against_baselines(run: Run, seed: int) -> Part:
+def _beta(run: Run, plot) -> list:
+    """The KL term's weight: a plot if it changes, a sentence if it does not."""
+    values, unit = run.history["beta"], "each item of a history" if run.config.beta_scale == "item" else "each user"
+    if len(set(values)) == 1:
+        return [Text(f"The weight β of the KL term was {values[0]:.3g} (for {unit}) in every epoch.")]
+    return [
+        plot("beta", "Weight β of the KL term", "By how much the loss counts the KL term.", {"β": "beta"}, "β"),
+        Text(f"The weight β of the KL term (for {unit}) went from {values[0]:.3g} to {values[-1]:.3g}; in the best "
+             f"epoch it was {values[run.metrics['best_epoch'] - 1]:.3g}. While β is small, the network learns to "
+             "predict items; as it grows, the users' posteriors are drawn to the prior."),
+    ]  # fmt: skip
+
+
+def against_baselines(run: Run, seed: int) -> Section:
     """Metrics of all systems with intervals, and the paired differences."""
-    body: list[page.Html] = []
-    for part in ("test", "validation"):
-        rows = [
-            [name, *(_with_interval(comparison.estimate(run.values[name][part][m], seed=seed)) for m in METRICS)]
-            for name in run.systems
-        ]
-        users = run.users[part].fold_in.shape[0]
-        caption = f"{part.capitalize()}, {users:,} users: mean and 95 % interval"
-        body.append(page.table(caption, ["", *map(_name, METRICS)], rows))
-        gains = [
-            [f"{OURS} − {name}", *(_signed(_paired(run, name, part, m, seed)) for m in METRICS)]
-            for name in run.systems[1:]
-        ]
-        if gains:
-            caption = f"{part.capitalize()}: paired difference on the same users, and 95 % interval"
-            body.append(page.table(caption, ["", *map(_name, METRICS)], gains))
-    found = {
-        name: [comparison.estimate(run.values[name]["test"][m], seed=seed) for m in METRICS] for name in run.systems
+    estimates = {
+        part: {
+            name: [comparison.estimate(run.values[name][part][m], seed=seed) for m in METRICS] for name in run.systems
+        }
+        for part in PARTS
     }
-    plot = page.Plot(
-        "metrics", "Test metrics with 95 % intervals",
-        "Test metrics: " + "; ".join(
-            f"{_name(m)} " + ", ".join(f"{name} {f[i].mean:.3f}" for name, f in found.items())
-            for i, m in enumerate(METRICS)) + ".",
-        figures.intervals([_name(m) for m in METRICS], found, "mean over test users"),
-    )  # fmt: skip
-    drawn, files = page.plots([plot])
-    note = page.paragraph(
-        "Intervals: bootstrap over users. They tell how far a figure would move with other users of the same kind, not "
-        "with another seed of the training."
-    )
-    return page.Section("Beside the baselines", [note, drawn, *body]), files
+    names = [metric_name(m) for m in METRICS]
+    users = {part: f"{run.users[part].fold_in.shape[0]:,} {part} users" for part in PARTS}
+
+    def means(part: str) -> Table:
+        rows = [[m, *(_with_interval(e[i]) for e in estimates[part].values())] for i, m in enumerate(names)]
+        return Table(f"{users[part]}: mean and 95% interval", ["", *run.systems], rows)
+
+    gains = [[metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS]
+    baselines = "; ".join(f"{name} {rankings.baseline(name).description}" for name in run.systems[1:])
+    chosen = " and the weight of the item–item model" if run.model.item_path else ""
+    return Section("Comparison with the baselines", [
+        [Text(
+            "NDCG@k is 1 if the held-out items stand at the top of the list of the first k, and 0 if none is in the "
+            "list; a place nearer the top counts more. Recall@k is the share of the held-out items (of k, if there are "
+            "more) that is in the list."
+        )],
+        [Text(
+            f"The baselines were fitted to the same training users and ranked the same held-out users: {baselines}. "
+            "The intervals come from a bootstrap over users: they tell how far a figure would move with other users of "
+            "the same kind, not with another seed of the training."
+        )],
+        [Plot("metrics", "Test metrics", f"A dot is the mean over {users['test']}, the bar its 95% interval.",
+              "Test metrics of each system; the table beside the plot has the figures.",
+              figures.intervals(names, estimates["test"], "mean over test users"), (4.0, 3.6)),
+         means("test")],
+        [means("validation"),
+         Table(f"{users['test']}: {OURS} minus the baseline, user by user",
+               ["", *(f"minus {name}" for name in run.systems[1:])], gains)],
+        [Text(f"Choices such as the best epoch{chosen} were made on the validation users, so validation figures are a "
+              "little too good. Nothing was chosen on the test users.")],
+    ])  # fmt: skip
 
 
-def by_history(run: Run, seed: int) -> Part:
-    """NDCG@100 by the length of the history that the model sees."""
+def by_history(run: Run, seed: int) -> Section:
+    """The deciding metric by the length of the history that the model sees."""
     groups = numbers.by_history_length(run.users["test"].fold_in)
-    found = {
-        name: [comparison.estimate(run.values[name]["test"]["ndcg@100"][g.members], seed=seed) for g in groups]
-        for name in run.systems
+    values = {name: run.values[name]["test"][DECIDES] for name in run.systems}
+    estimates = {
+        name: [comparison.estimate(per_user[g.members], seed=seed) for g in groups] for name, per_user in values.items()
     }
     gains = {
-        name: [
-            comparison.paired_difference(
-                run.values[OURS]["test"]["ndcg@100"][g.members],
-                run.values[name]["test"]["ndcg@100"][g.members],
-                seed=seed,
-            )
-            for g in groups
-        ]
-        for name in ([run.rival] if run.rival else [])
+        name: [comparison.estimate((values[OURS] - values[name])[g.members], seed=seed) for g in groups]
+        for name in run.rivals
     }
-    sizes = [f"{int(g.members.sum()):,}" for g in groups]
     return _grouped(
-        "By length of history", "history_length", "items in the history", "users", groups, sizes, found, gains,
-        "NDCG@100", "Test users by the number of items that the models see of them, in groups of about equal size.",
+        "By length of history", "history_length", "items in the history", "users", groups, estimates, gains,
+        metric_name(DECIDES),
+        "Does the model also serve users of whom little is known? The test users stand in groups of about equal size, "
+        "by the number of their items that the models see.",
     )  # fmt: skip
 
 
-def by_popularity(run: Run, seed: int) -> Part:
+def by_popularity(run: Run, seed: int) -> Section:
     """The share of held-out items that is found, by their popularity in training."""
-    groups = numbers.by_popularity(run.split.train)
-    target = run.users["test"].target
+    groups, target = numbers.by_popularity(run.split.train), run.users["test"].target
     counts = {
         name: [numbers.found_and_wanted(run.ranked[name]["test"][:, :FOUND_AT], target, g.members) for g in groups]
         for name in run.systems
     }
     kept = [i for i in range(len(groups)) if counts[OURS][i][1].sum()]  # a group may hold no held-out item
-    groups = [groups[i] for i in kept]
-    counts = {name: [pairs[i] for i in kept] for name, pairs in counts.items()}
-    found = {name: [comparison.ratio(*pair, seed=seed) for pair in pairs] for name, pairs in counts.items()}
-    gains = {
-        name: [
-            comparison.ratio(ours[0] - theirs[0], ours[1], seed=seed)
-            for ours, theirs in zip(counts[OURS], counts[name], strict=True)
-        ]
-        for name in ([run.rival] if run.rival else [])
-    }
-    sizes = [f"{int(g.members.sum()):,}" for g in groups]
+    estimates = {name: [comparison.ratio(*counts[name][i], seed=seed) for i in kept] for name in run.systems}
+
+    def gain(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> Estimate:
+        return comparison.ratio(ours[0] - theirs[0], ours[1], seed=seed)
+
+    gains = {name: [gain(counts[OURS][i], counts[name][i]) for i in kept] for name in run.rivals}
     return _grouped(
-        "By popularity of the held-out items", "item_popularity", "training users of the item", "items", groups, sizes,
-        found, gains, f"Found in the top {FOUND_AT}",
-        f"The share of the test users' held-out items that is among a user's {FOUND_AT} first recommendations, by the "
-        "number of training users who have the item. Each group of items holds about a fifth of all training "
-        "interactions; the last is the few that most users have.",
+        "By popularity of the held-out items", "item_popularity", "training users of the item", "items",
+        [groups[i] for i in kept], estimates, gains, f"Found in the top {FOUND_AT}",
+        "Does the model find only what everyone has? Shown is the share of the test users' held-out items that is "
+        f"among a user's first {FOUND_AT} recommendations. The items stand in groups with about a fifth of all "
+        "training interactions each, so the last group has few items, the most popular ones.",
     )  # fmt: skip
 
 
-def catalogue(run: Run) -> Part:
+def _grouped(
+    title: str, name: str, label: str, of: str, groups: Sequence[numbers.Group], estimates: dict[str, list[Estimate]],
+    gains: dict[str, list[Estimate]], metric: str, question: str,
+) -> Section:  # fmt: skip
+    """A section on groups: a plot of all systems, and a table with the paired differences."""
+    labels = [g.label for g in groups]
+    rows = [
+        [g.label, f"{g.members.sum():,}", *(f"{estimates[s][i].mean:.4f}" for s in estimates),
+         *(_signed(gains[s][i]) for s in gains)] for i, g in enumerate(groups)
+    ]  # fmt: skip
+    return Section(title, [
+        [Text(question)],
+        [Plot(name, metric, f"A row is a group, by {label}. A dot is a system's figure, the bar its 95% interval.",
+              f"{metric} by {label}; the table beside the plot has the figures.",
+              figures.intervals(labels, estimates, metric), (4.0, 1.2 + 0.5 * len(groups))),
+         Table(f"{metric} in numbers", [label, of, *estimates, *(f"{OURS} minus {s}" for s in gains)], rows)],
+    ])  # fmt: skip
+
+
+def catalogue(run: Run) -> Section:
     """Coverage and concentration of the recommendations."""
-    items = len(run.split.item_ids)
-    at20 = {name: numbers.times_recommended(lists["test"][:, :20], items) for name, lists in run.ranked.items()}
+    items, lists = len(run.split.item_ids), {name: ranked["test"] for name, ranked in run.ranked.items()}
+    at20 = {name: numbers.times_recommended(ranked[:, :20], items) for name, ranked in lists.items()}
     covered = {
-        name: [numbers.coverage(numbers.times_recommended(lists["test"][:, :k], items)) for k in COVERAGE_AT]
-        for name, lists in run.ranked.items()
+        name: [numbers.coverage(numbers.times_recommended(ranked[:, :k], items)) for k in COVERAGE_AT]
+        for name, ranked in lists.items()
     }
     popular = np.bincount(run.split.train.indices, minlength=items)
     chosen = np.bincount(run.users["test"].target.indices, minlength=items)
-    rows = [
-        [name, *(f"{c:.1%}" for c in covered[name]), f"{numbers.gini(at20[name]):.3f}",
-         f"{at20[name] @ popular / at20[name].sum():,.0f}"] for name in run.systems
-    ]  # fmt: skip
-    rows.append(["held-out items", *("–" for _ in COVERAGE_AT[:-1]), f"{numbers.coverage(chosen):.1%}",
-                 f"{numbers.gini(chosen):.3f}", f"{chosen @ popular / chosen.sum():,.0f}"])  # fmt: skip
-    head = ["", *(f"coverage@{k}" for k in COVERAGE_AT), "Gini@20", "popularity@20"]
-    made = page.table(f"Lists of {run.users['test'].fold_in.shape[0]:,} test users, {items:,} items", head, rows)
-    drawn, files = page.plots([
-        page.Plot("coverage", "Catalogue coverage", "Coverage at k = 100: " + ", ".join(
-            f"{name} {c[-1]:.0%}" for name, c in covered.items()) + ".", figures.coverages(covered, COVERAGE_AT)),
-        page.Plot("concentration", "Concentration of the top 20", "Gini coefficient of the top 20: " + ", ".join(
-            f"{name} {numbers.gini(c):.2f}" for name, c in at20.items()) + ".",
-            figures.concentrations({name: numbers.concentration(c) for name, c in at20.items()})),
+
+    def row(name: str, coverage: Sequence[str], counts: np.ndarray) -> list[str]:
+        return [name, *coverage, f"{numbers.gini(counts):.3f}", f"{counts @ popular / counts.sum():,.0f}"]
+
+    rows = [row(name, [f"{share:.1%}" for share in covered[name]], at20[name]) for name in run.systems]
+    rows.append(row("held-out items", ["–"] * (len(COVERAGE_AT) - 1) + [f"{numbers.coverage(chosen):.1%}"], chosen))
+    return Section("Variety of the recommendations", [
+        [Text(
+            "Do all users get the same few items? coverage@k is the share of the catalogue that is in the top k of at "
+            "least one test user. Gini@20 is 0 if all items are recommended equally often, and near 1 if one item is "
+            "all that is recommended. popularity@20 is the number of training users of the average recommended item. "
+            "The last row shows the held-out items, all that these users really chose."
+        )],
+        [Plot("coverage", "Catalogue coverage", "How much of the catalogue the lists of all test users show together.",
+              "Coverage over k; the table below has the figures.",
+              figures.coverages(covered, COVERAGE_AT)),
+         Plot("concentration", "Concentration of the top 20",
+              "The share of all recommendations that goes to the most recommended items; a steep curve means little "
+              "variety.",
+              "Shares of the recommendations; the table below has the Gini coefficients.",
+              figures.concentrations({name: numbers.concentration(c) for name, c in at20.items()}))],
+        [Table(f"Lists of {len(lists[OURS]):,} test users, {items:,} items",
+               ["", *(f"coverage@{k}" for k in COVERAGE_AT), "Gini@20", "popularity@20"], rows)],
     ])  # fmt: skip
-    note = page.paragraph(
-        "coverage@k: the share of the catalogue that is in the top k of anyone. Gini@20: 0 where all items are "
-        "recommended alike, 1 where one item is everything. popularity@20: training users of the mean recommended "
-        "item. The last row has the items that these users really went on to choose, all of them."
-    )
-    return page.Section("Catalogue", [note, drawn, made]), files
 
 
-def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Part | None:
-    """Test users from the worst served to the best, with their history and what they are recommended."""
+def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Section | None:
+    """Test users from the worst served to the best, with their history and their recommendations."""
     if not wanted:
         return None
-    users, values = run.users["test"], run.values[OURS]["test"]["ndcg@100"]
+    users, values = run.users["test"], run.values[OURS]["test"][DECIDES]
     order = np.argsort(values, kind="stable")
     chosen = order[np.unique(((np.arange(wanted) + 0.5) / wanted * len(order)).astype(int))]
     cards = []
@@ -225,68 +299,31 @@ def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Part 
         seen, target = users.fold_in[user].indices, set(users.target[user].indices.tolist())
         more = f" … and {len(seen) - history:,} more" if len(seen) > history else ""
         best = run.ranked[OURS]["test"][user][:shown].tolist()
-        rows = [page.element("li", _hit(run.title(i)) if i in target else run.title(i)) for i in best]
-        hits = len(target.intersection(best))
-        cards.append(page.element(
-            "div", page.element("h3", f"User {number}: NDCG@100 {values[user]:.3f}"),
-            page.paragraph(page.element("strong", "History: "), "; ".join(map(run.title, seen[:history])), more),
-            page.paragraph(page.element("strong", "Recommended: "), f"{hits} of {len(target)} held-out items among "
-                           f"the first {len(best)}"),
-            page.element("ol", *rows)))  # fmt: skip
-    note = page.paragraph(
-        "Test users at even steps from the lowest NDCG@100 to the highest, so that good and bad cases show alike. ",
-        _hit("Marked"), " items are ones that the user really went on to choose and that the model did not see.",
-    )  # fmt: skip
-    return page.Section("Example users", [note, page.element("div", *cards, class_="users")]), {}
-
-
-def _grouped(
-    title: str, name: str, label: str, of: str, groups: list[numbers.Group], sizes: list[str],
-    found: dict[str, list[Estimate]], gains: dict[str, list[Estimate]], metric: str, note: str,
-) -> Part:  # fmt: skip
-    """A section on groups: a plot of all systems, and a table with the paired differences."""
-    labels = [g.label for g in groups]
-    rows = [
-        [group, size, *(f"{found[s][i].mean:.4f}" for s in found), *(_signed(gains[s][i]) for s in gains)]
-        for i, (group, size) in enumerate(zip(labels, sizes, strict=True))
-    ]
-    made = page.table(f"{metric}, and paired differences with 95 % intervals",
-                      [label, of, *found, *(f"{OURS} − {s}" for s in gains)], rows)  # fmt: skip
-    alt = f"{metric} by {label}: " + "; ".join(
-        f"{group}: " + ", ".join(f"{s} {found[s][i].mean:.3f}" for s in found) for i, group in enumerate(labels)
+        cards.append(User(
+            f"User {number}: {metric_name(DECIDES)} {values[user]:.3f}",
+            "; ".join(map(run.title, seen[:history])) + more,
+            f"{len(target.intersection(best))} of {len(target)} held-out items among the first {len(best)}",
+            [(run.title(item), item in target) for item in best],
+        ))  # fmt: skip
+    explanation = Text(
+        f"Test users at even steps from the lowest {metric_name(DECIDES)} to the highest, so that good and bad cases "
+        "are shown alike. Items with a ✓ are held-out items: the user chose them, and the model did not see that."
     )
-    height = 1.2 + 0.55 * len(groups)
-    plot = page.Plot(name, f"{metric}, by {label}", alt + ".", figures.intervals(labels, found, metric), (4.8, height))
-    drawn, files = page.plots([plot])
-    return page.Section(title, [page.paragraph(note), drawn, made]), files
+    return Section("Example users", [[explanation], [Users(cards)]])
 
 
-def _hit(title: str) -> page.Html:
-    return page.element("span", "✓ ", title, page.element("span", " (held out)", class_="soft"), class_="hit")
+def _gain(run: Run, baseline: str, metric: str, seed: int) -> Estimate:
+    """The model minus the baseline on the test users."""
+    ours, theirs = (run.values[name]["test"][metric] for name in (OURS, baseline))
+    return comparison.paired_difference(ours, theirs, seed=seed)
 
 
-def _paired(run: Run, name: str, part: str, metric: str, seed: int) -> Estimate:
-    return comparison.paired_difference(run.values[OURS][part][metric], run.values[name][part][metric], seed=seed)
+def _with_interval(e: Estimate) -> Interval:
+    return Interval(f"{e.mean:.4f}", f"{e.low:.4f}–{e.high:.4f}")
 
 
-def _gain(run: Run, part: str, metric: str, seed: int) -> Estimate:
-    return _paired(run, run.rival, part, metric, seed)
-
-
-def _name(metric: str) -> str:
-    return metric.replace("ndcg", "NDCG").replace("recall", "Recall")
-
-
-def _with_interval(e: Estimate) -> page.Html:
-    return _two_lines(f"{e.mean:.4f}", f"{e.low:.4f} to {e.high:.4f}")
-
-
-def _signed(e: Estimate) -> page.Html:
-    return _two_lines(signed(e.mean), f"{signed(e.low)} to {signed(e.high)}")
-
-
-def _two_lines(figure: str, interval: str) -> page.Html:
-    return page.Html(f'{figure}<br><span class="soft small">{interval}</span>')
+def _signed(e: Estimate) -> Interval:
+    return Interval(signed(e.mean), f"{signed(e.low)} to {signed(e.high)}")
 
 
 def signed(value: float) -> str:

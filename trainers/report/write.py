@@ -1,10 +1,18 @@
 """Writes the report: the sections that a run's model has, one page, and the plots beside it."""
 
 import dataclasses
+import datetime
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import tensorflow as tf
+
+import vae_cf_tf
 from trainers.report import latent_sections, page, sections
-from trainers.report.run import load, model_name
+from trainers.report.names import model_name
+from trainers.report.run import Run, load
 from vae_cf_tf.data.split import with_titles
 from vae_cf_tf.data.titles import read_titles
 from vae_cf_tf.files import written_aside
@@ -32,35 +40,62 @@ def write_report(
     Raises:
       UserError: the folder is no finished run's, or a file is missing or damaged.
     """
-    place = Workdir(workdir)
-    place.config()  # a folder that is no run's is said to be so first
-    split = place.split()
+    options = dict(locals())
+    files = Workdir(workdir)
+    files.config()  # raises for a folder that is no run's before anything else is read
+    split = files.split()
     if item_titles:
         split = with_titles(split, read_titles(Path(item_titles)))
-    run = load(place, split)
-    shown = [
-        sections.training(run),
+    run = load(files, split)
+    candidates = [
+        sections.data(run),
         sections.against_baselines(run, seed),
         sections.by_history(run, seed),
         sections.by_popularity(run, seed),
         sections.catalogue(run),
-        latent_sections.latent_space(run, components, seed),
         sections.examples(run, example_users),
-        (page.Section("Settings", [_settings(run.config)]), {}),
+        sections.training(run),
+        latent_sections.latent_space(run, components, seed),
+        about(run, options),
     ]
-    found = [section for section in shown if section is not None]
-    folder = Path(report_dir or place.path / "report")
+    shown = [section for section in candidates if section is not None]
+    images = page.draw(shown)
+    html = page.render(f"Report of a run: {model_name(run.config)}", sections.lead(run, seed), shown, images)
+    folder = Path(report_dir or files.path / "report")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {name: png for _, files in found for name, png in files.items()}.items():
+    for name, content in (images | {"index.html": html.encode()}).items():
         with written_aside(folder / name) as aside:
             aside.write_bytes(content)
-    title = f"{model_name(run.config)}: report of a run"
-    with written_aside(folder / "index.html") as aside:
-        aside.write_text(page.page(title, sections.lead(run, seed), [section for section, _ in found]), "utf-8")
     return folder / "index.html"
 
 
-def _settings(config: object) -> page.Html:
-    rows = [(f"--{name}", str(value)) for name, value in dataclasses.asdict(config).items()]
-    made = page.table("Every setting of the run", ["setting", "value"], rows, text=True)
-    return page.element("details", page.element("summary", "Show all"), made)
+def about(run: Run, options: Mapping[str, Any]) -> page.Section:
+    """When and by what the run and this page were made, and every setting; `options` are those of `write_report`."""
+    config = run.config
+    settings = dataclasses.asdict(config)
+    changed = {f.name: settings[f.name] for f in dataclasses.fields(config) if settings[f.name] != f.default}
+    facts = {
+        "Model": f"latent structure {config.latent}, prior {config.prior}, {config.block} blocks, "
+        f"layers {config.layers}, {config.likelihood} likelihood",
+        "Run finished": _date(datetime.datetime.fromtimestamp(run.workdir.metrics.stat().st_mtime)),
+        "Report written": _date(datetime.datetime.now()),
+        "Report written with": f"vae_cf_tf {vae_cf_tf.__version__}, TensorFlow {tf.__version__}",
+        "Data fingerprint": run.split.fingerprint(),
+    }
+    rows = [(f"--{name}", str(value)) for name, value in settings.items()]
+    return page.Section("About this run", [
+        [page.Table("Run and report", [], list(facts.items()), words=True)],
+        [page.Command("This command makes such a run (settings that it does not name have their default):",
+                   _command("trainers.main", changed))],
+        [page.Command("This command made the page:", _command("trainers.report", options))],
+        [page.Table("Every setting of the run", ["setting", "value"], rows, words=True, folded="Show every setting")],
+    ])  # fmt: skip
+
+
+def _command(module: str, values: Mapping[str, Any]) -> list[str]:
+    flags = (f"--{name}={shlex.quote(str(value))}" for name, value in values.items() if value != "")
+    return ["python", "-m", module, *flags]
+
+
+def _date(moment: datetime.datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
