@@ -23,16 +23,16 @@ from matplotlib import pyplot as plt
 
 import vae_cf_tf
 from trainers import plotting
+from trainers.main import train_and_evaluate
 from trainers.report import figures, latent, latent_sections, numbers, page, rankings, sections
 from trainers.report import run as run_module
-from trainers.report.names import METRICS, OURS, PARTS
+from trainers.report.names import METRICS, OURS
 from trainers.report.write import write_report
-from trainers.train import train_and_evaluate
-from vae_cf_tf import evaluation
+from vae_cf_tf import evaluation, flagfiles
 from vae_cf_tf.config import Config, parsed
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.workdir import PARTS, Workdir
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "epochs": 3, "ease_l2": "50"}
 NASTY = '<script>alert("x")</script> & Söhne'
@@ -172,7 +172,7 @@ def test_the_page_says_when_by_what_and_by_which_commands_it_was_made(reported):
     assert len(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", page.text)) == 2  # of the run and of the report
     training, reporting = (shlex.split(command) for command in page.commands)
     assert training[:3] == ["python", "-m", "trainers.main"]
-    flags = (word.removeprefix("--").partition("=") for word in training[3:])
+    flags = (word.removeprefix("--").partition("=") for word in flagfiles.expanded(training[3:]))
     assert Config(**{name: parsed(name, value) for name, _, value in flags}) == workdir.config()
     assert reporting[:4] == ["python", "-m", "trainers.report", f"--workdir={workdir.path}"]
     assert f"--item_titles={workdir.path.parent / 'titles.csv'}" in reporting
@@ -246,12 +246,13 @@ def test_only_the_pseudo_inputs_that_are_shown_become_dense(reported, monkeypatc
 def test_the_figures_are_those_of_the_main_job(reported):
     _, workdir, _, page = reported
     values = json.loads(workdir.metrics.read_text())
-    for system in (values, *values["baselines"].values()):
+    systems = {OURS: values} | {baseline["label"]: baseline for baseline in values["baselines"]}
+    for system in systems.values():
         for part in PARTS:
             for metric in METRICS:
                 assert f"{system[part][metric]['mean']:.4f}" in page.text
     run = run_module.load(workdir, workdir.split())
-    for system, judged in {OURS: values, **values["baselines"]}.items():
+    for system, judged in systems.items():
         for part in PARTS:
             for metric, figure in judged[part].items():
                 assert run.values[system][part][metric].mean() == pytest.approx(figure["mean"], abs=1e-12)
@@ -276,11 +277,12 @@ def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(reported):
     split, config = workdir.split(), workdir.config()
     kept = workdir.path / "rankings.npz"
     model = run_module.load(workdir, split).model
-    before, good = kept.stat().st_mtime_ns, rankings.of_model(workdir, model, split, 500)
+    rankings.of_model(workdir, model, "a", split, 500)
+    before, good = kept.stat().st_mtime_ns, rankings.of_model(workdir, model, "a", split, 500)
     assert kept.stat().st_mtime_ns == before
     for damaged in (kept.read_bytes()[:-99], b"", (workdir.path / "baseline_rankings.npz").read_bytes()):
         kept.write_bytes(damaged)
-        again = rankings.of_model(workdir, model, split, config.eval_batch_size)
+        again = rankings.of_model(workdir, model, "a", split, config.eval_batch_size)
         for part in PARTS:
             np.testing.assert_array_equal(again[part], good[part])
     for part in PARTS:
@@ -298,6 +300,12 @@ def test_a_run_that_is_being_continued_is_refused(reported):
         restored.callback(workdir.history.write_text, history)
         workdir.history.write_text(history + history.splitlines()[-1] + "\n")
         with pytest.raises(UserError, match=r"figures are of 3 epochs .*, its weights of 4 "):
+            run_module.load(workdir, workdir.split())
+        workdir.history.write_text(history)
+        values = workdir.metrics.read_text()
+        restored.callback(workdir.metrics.write_text, values)
+        workdir.metrics.write_text(json.dumps(json.loads(values) | {"model_id": "0" * 16}))
+        with pytest.raises(UserError, match=r"figures of the run in .* are of other weights"):
             run_module.load(workdir, workdir.split())
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import datetime
 import json
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+import vae_cf_tf
 from trainers.train import TrainingLog
 from vae_cf_tf import checkpoints, evaluation, metrics, trained
 from vae_cf_tf.baselines import Baseline
@@ -58,6 +60,8 @@ def evaluate(
         "best_epoch": log.best_epoch,
         **chosen,
         "epochs": len(log.rows),
+        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": {"vae_cf_tf": vae_cf_tf.__version__, "tensorflow": tf.__version__},
         "seconds_per_epoch": seconds,
         "users_per_second": split.train.shape[0] * config.passes / seconds,
         "peak_rss_mb": log.peak_rss_mb,

@@ -30,6 +30,16 @@ class Baseline:
         """What people read."""
         return f"EASE, λ {self.settings['l2']:g}" if self.name == "ease" else self.name
 
+    @property
+    def description(self) -> str:
+        """What it does, to follow its label in a sentence."""
+        if self.name == "ease":
+            return (
+                "is a linear model from items to items (Steck 2019) with the regularisation λ that ranks best on "
+                "validation users"
+            )
+        return "recommends to everyone the items that most training users have"
+
     def fit(self, train: sp.csr_matrix) -> Scores:
         """A function from histories, [users, items], to scores of the same shape."""
         return _FITTED[self.name](train, **self.settings)

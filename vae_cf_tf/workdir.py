@@ -88,6 +88,22 @@ class Workdir:
             writer.writeheader()
             writer.writerows(rows)
 
+    def read_history(self) -> dict[str, list[float]]:
+        """history.csv by column.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        try:
+            with open(self.history, newline="", encoding="utf-8") as f:
+                rows = list(csv.DictReader(f))
+            return {name: [float(row[name]) for row in rows] for name in rows[0]}
+        except (OSError, ValueError, IndexError, TypeError) as error:
+            raise UserError(
+                f"{self.history} cannot be read ({error!r}). Start trainers.main again with the same settings; it is "
+                "written anew."
+            ) from error
+
     def read_metrics(self) -> dict[str, Any]:
         """What metrics.json holds.
 

@@ -1,9 +1,8 @@
-"""Names that the report's files share: systems, parts of the held-out users, metrics, models."""
+"""Names that the report's files share: systems, metrics, models."""
 
 from vae_cf_tf.config import Config
 
 OURS = "this model"
-PARTS = ("test", "validation")
 METRICS = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
 DECIDES = METRICS[0]
 """The metric by which the best epoch and the best baseline are chosen, on validation users."""

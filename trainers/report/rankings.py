@@ -7,66 +7,39 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from trainers.report.names import PARTS
-from vae_cf_tf import baselines, evaluation
+from vae_cf_tf import evaluation
+from vae_cf_tf.baselines import Baseline
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.models import Autoencoder
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.workdir import PARTS, Workdir
 
 Rankings = dict[str, np.ndarray]
 """By part: int32 [users with targets, TOP], item indices, best first."""
 
 
-class Baseline(NamedTuple):
-    """A baseline that can be fitted again."""
-
-    description: str
-    fit: Callable[[sp.csr_matrix], baselines.Scores]
-
-
-def baseline(name: str) -> Baseline | None:
-    """The baseline of this name in metrics.json; None for one that the report does not know."""
-    if name == "popularity":
-        return Baseline("recommends to everyone the items that most training users have", baselines.popularity)
-    if name.startswith("EASE, λ "):
-        l2 = float(name.removeprefix("EASE, λ "))
-        return Baseline(
-            "is a linear model from items to items (Steck 2019) with the regularisation λ that ranks best on "
-            "validation users",
-            lambda train: baselines.ease(train, l2),
-        )
-    return None
-
-
-def of_model(workdir: Workdir, model: Autoencoder, split: Split, batch_size: int) -> Rankings:
-    """The lists of `model`, which is the workdir's."""
-    checksums = []
-    for path in (workdir.best, workdir.item_path) if model.item_path else (workdir.best,):
-        with zipfile.ZipFile(path) as archive:
-            checksums += [(part.filename, part.CRC) for part in archive.infolist()]
-    key = json.dumps([split.fingerprint(), checksums])
+def of_model(workdir: Workdir, model: Autoencoder, model_id: str, split: Split, batch_size: int) -> Rankings:
+    """The lists of `model`, which is the workdir's and has this identity."""
+    key = json.dumps([split.fingerprint(), model_id])
     return _kept(workdir.path / "rankings.npz", key, lambda: _ranked(evaluation.model_ranker(model), split, batch_size))
 
 
-def of_baselines(workdir: Workdir, names: Sequence[str], split: Split, batch_size: int) -> dict[str, Rankings]:
-    """The lists of the baselines of these names, each known to `baseline`."""
+def of_baselines(workdir: Workdir, baselines: Sequence[Baseline], split: Split, batch_size: int) -> dict[str, Rankings]:
+    """The lists of the baselines, by label."""
 
     def make() -> Rankings:
         lists = {}
-        for i, name in enumerate(names):
-            ranked = _ranked(evaluation.score_ranker(baseline(name).fit(split.train)), split, batch_size)
+        for i, baseline in enumerate(baselines):
+            ranked = _ranked(evaluation.score_ranker(baseline.fit(split.train)), split, batch_size)
             lists |= {f"{part}_{i}": ranked[part] for part in PARTS}
         return lists
 
-    key = json.dumps([split.fingerprint(), names])
+    key = json.dumps([split.fingerprint(), [[baseline.name, baseline.settings] for baseline in baselines]])
     kept = _kept(workdir.path / "baseline_rankings.npz", key, make)
-    return {name: {part: kept[f"{part}_{i}"] for part in PARTS} for i, name in enumerate(names)}
+    return {baseline.label: {part: kept[f"{part}_{i}"] for part in PARTS} for i, baseline in enumerate(baselines)}
 
 
 def _ranked(rank: evaluation.Ranker, split: Split, batch_size: int) -> Rankings:

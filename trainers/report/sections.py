@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainers.report import figures, numbers, rankings
-from trainers.report.names import DECIDES, METRICS, OURS, PARTS, metric_name, model_name
+from trainers.report import figures, numbers
+from trainers.report.names import DECIDES, METRICS, OURS, metric_name, model_name
 from trainers.report.page import Interval, Plot, Section, Table, Text, User, Users
 from trainers.report.run import Run
 from vae_cf_tf import checkpoints, comparison
 from vae_cf_tf.comparison import Estimate
 from vae_cf_tf.item_path import Tried
+from vae_cf_tf.workdir import PARTS
 
 COVERAGE_AT = (10, 20, 50, 100)
 FOUND_AT = 50
@@ -165,7 +166,7 @@ def against_baselines(run: Run, seed: int) -> Section:
         return Table(f"{users[part]}: mean and 95% interval", ["", *run.systems], rows)
 
     gains = [[metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS]
-    baselines = "; ".join(f"{name} {rankings.baseline(name).description}" for name in run.systems[1:])
+    baselines = "; ".join(f"{baseline.label} {baseline.description}" for baseline in run.baselines)
     chosen = " and the weight of the item–item model" if run.model.item_path else ""
     return Section("Comparison with the baselines", [
         [Text(

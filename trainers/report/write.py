@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-import vae_cf_tf
 from trainers.report import latent_sections, page, sections
 from trainers.report.names import model_name
 from trainers.report.run import Run, load
+from vae_cf_tf.config import as_flags
 from vae_cf_tf.data.split import with_titles
 from vae_cf_tf.data.titles import read_titles
 from vae_cf_tf.files import written_aside
@@ -71,22 +69,21 @@ def write_report(
 
 def about(run: Run, options: Mapping[str, Any]) -> page.Section:
     """When and by what the run and this page were made, and every setting; `options` are those of `write_report`."""
-    config = run.config
-    settings = dataclasses.asdict(config)
-    changed = {f.name: settings[f.name] for f in dataclasses.fields(config) if settings[f.name] != f.default}
+    config, versions = run.config, run.metrics["versions"]
+    of_run = {"workdir": config.workdir} | ({"export_dir": config.export_dir} if config.export_dir else {})
     facts = {
         "Model": f"latent structure {config.latent}, prior {config.prior}, {config.block} blocks, "
         f"layers {config.layers}, {config.likelihood} likelihood",
-        "Run finished": _date(datetime.datetime.fromtimestamp(run.workdir.metrics.stat().st_mtime)),
+        "Run finished": _date(datetime.datetime.fromisoformat(run.metrics["finished"])),
+        "Run made with": f"vae_cf_tf {versions['vae_cf_tf']}, TensorFlow {versions['tensorflow']}",
         "Report written": _date(datetime.datetime.now()),
-        "Report written with": f"vae_cf_tf {vae_cf_tf.__version__}, TensorFlow {tf.__version__}",
         "Data fingerprint": run.split.fingerprint(),
     }
-    rows = [(f"--{name}", str(value)) for name, value in settings.items()]
+    rows = [(f"--{name}", str(value)) for name, value in dataclasses.asdict(config).items()]
     return page.Section("About this run", [
         [page.Table("Run and report", [], list(facts.items()), words=True)],
-        [page.Command("This command makes such a run (settings that it does not name have their default):",
-                   _command("trainers.main", changed))],
+        [page.Command("This command makes such a run:",
+                   [*_command("trainers.main", of_run), *map(shlex.quote, as_flags(config))])],
         [page.Command("This command made the page:", _command("trainers.report", options))],
         [page.Table("Every setting of the run", ["setting", "value"], rows, words=True, folded="Show every setting")],
     ])  # fmt: skip
