@@ -215,14 +215,19 @@ def _tfrecord(path: Path) -> Iterator[Row]:
         except Exception as error:  # protobuf's DecodeError
             raise _BadRow("it is no tf.Example.") from error
         values = {name: _values(feature[name]) for name in ("user", "history") if name in feature}
-        history, users = values.get("history"), values.get("user", [])
+        users = values.get("user", [])
         if len(users) > 1:
             raise _BadRow(f"`user` holds {len(users)} values. It takes one.")
-        try:
-            history = [item.decode() if isinstance(item, bytes) else item for item in history or []]
-        except UnicodeDecodeError as error:
-            raise _BadRow(f"`history` holds bytes that are not UTF-8 ({error}).") from error
-        yield _checked(users[0] if users else None, history if "history" in values else None, values)
+        history = [_text(item) for item in values["history"]] if "history" in values else None
+        yield _checked(_text(users[0]) if users else None, history, values)
+
+
+def _text(value: Any) -> Any:
+    """The text of bytes that are UTF-8; any other value as it is."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _values(feature: Any) -> list:

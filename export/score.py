@@ -71,9 +71,10 @@ def score(
         if begun and success.exists():
             missing = scoring_job.missing_parts(folder, begun)
             if not missing:
-                print(f"{folder} is complete already: {_summary(begun)}{_newer(model, version)}")
+                print(f"{_summary(folder, begun)}{_newer(model, version)}")
                 return
-            print(f"{folder} was complete, but {len(missing)} parts are missing: {missing[0]}, …. They are made again.")
+            named = ", ".join(missing[:3] + ["…"] * (len(missing) > 3))
+            print(f"{folder} was complete, but parts of it are missing: {named}. They are made again.")
             success.unlink()
         survey = history_files.survey(source, versions.item_ids(version))
         history_files.check_users(kind, survey.user_types)
@@ -90,11 +91,12 @@ def score(
             raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
         with written_aside(success) as aside:
             aside.write_text(f"{job['parts']} parts\n")
-        print(f"{folder}: {_summary(job)}")
+        print(_summary(folder, job))
 
 
-def _summary(job: scoring_job.Job) -> str:
-    made = f"{job['rows']:,} rows in {job['parts']:,} parts, by {Path(job['model']) / job['version']}."
+def _summary(folder: Path, job: scoring_job.Job) -> str:
+    model = Path(job["model"]) / job["version"]
+    made = f"{folder} is complete. Rows: {job['rows']:,}. Parts: {job['parts']:,}. Model: {model}."
     return f"{made} {versions.unknown_line(job['ids'], job['unknown_ids'])}"
 
 

@@ -56,6 +56,8 @@ def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:
     """What the parts belong to: the model's bytes, the input by name, size and time, and the settings."""
     checksum = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.index", "assets/item_ids.txt"):
+        if not (version / name).is_file():
+            raise UserError(f"{version} has no {name}. Give a SavedModel that export.main wrote.")
         checksum.update((version / name).read_bytes())  # the index holds a checksum of each variable
     status = source.stat()
     return {

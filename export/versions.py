@@ -54,8 +54,5 @@ def count_ids(history: list[str], known: frozenset[str]) -> tuple[int, int]:
 
 def unknown_line(ids: int, unknown: int) -> str:
     """Says how many ids of the histories, repeats included, are not in the catalogue."""
-    if not ids:
-        return "The histories hold no ids."
-    if not unknown:
-        return f"All {ids:,} ids in the histories are in the catalogue."
-    return f"{unknown:,} of the {ids:,} ids in the histories ({unknown / ids:.2%}) are not in the catalogue."
+    share = f", of which {unknown:,} ({unknown / ids:.2%}) are not in the catalogue" if ids else ""
+    return f"Ids in the histories: {ids:,}{share}."
