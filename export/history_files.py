@@ -5,6 +5,7 @@ has `user` where the input has that column, `item_ids` and `scores`. Files are r
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from google.protobuf.message import DecodeError
 
 from export import messages, versions
 from vae_cf_tf import quiet
@@ -36,12 +38,14 @@ class Survey(NamedTuple):
       ids: item ids in the histories, repeats included.
       unknown: those of them that are not in the catalogue.
       user_types: types of the users; more than one only in JSON lines; () where the file has no users.
+      binary_users: whether a user is bytes that are no UTF-8.
     """
 
     rows: int
     ids: int
     unknown: int
     user_types: tuple[pa.DataType, ...]
+    binary_users: bool
 
 
 def kind_of(path: Path) -> str:
@@ -68,22 +72,23 @@ def survey(path: Path, catalogue: frozenset[str]) -> Survey:
     for row in rows(path):
         more, missing = versions.count_ids(row.history, catalogue)
         number, ids, unknown = number + 1, ids + more, unknown + missing
-        types.add(type(row.user))
+        types.add(type(_text(row.user)))
         if type(row.user) is int:
             low, high = min(low, row.user), max(high, row.user)
+    binary = bytes in types
     if kind_of(path) == "parquet":
         schema = pq.read_schema(path)
-        return Survey(number, ids, unknown, tuple(schema.field(n).type for n in schema.names if n == "user"))
+        return Survey(number, ids, unknown, tuple(schema.field(n).type for n in schema.names if n == "user"), binary)
     user_types = []
     if {str, bytes} & types:
-        user_types.append(pa.binary() if bytes in types else pa.string())
+        user_types.append(pa.binary() if binary else pa.string())
     if int in types and (low < 0 or high < 2**63):
         user_types.append(pa.int64())
     if high >= 2**63:
         user_types.append(pa.uint64())
     if float in types:
         user_types.append(pa.float32() if kind_of(path) == "tfrecord" else pa.float64())
-    return Survey(number, ids, unknown, tuple(user_types))
+    return Survey(number, ids, unknown, tuple(user_types), binary)
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -99,19 +104,13 @@ def rows(path: Path) -> Iterator[Row]:
             yield row
     except _BadRow as error:
         raise UserError(f"{path}, row {number + 1}: {error}") from error
-    except Exception as error:
-        if not isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError) and not _is_tensorflows(error):
-            raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} cannot be read as {kind} (after row {number}): {reason}") from error
 
 
 class _BadRow(Exception):
     """What is wrong with the row behind the last one."""
-
-
-def _is_tensorflows(error: Exception) -> bool:
-    return type(error).__module__.startswith("tensorflow.")
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -142,6 +141,8 @@ def _checked(user: Any, history: Any, row: Any) -> Row:
         raise _BadRow(f"it needs `history`, a list of ids that are texts or whole numbers. Received: {_short(row)}")
     if user is not None and type(user) not in (str, bytes, int, float):
         raise _BadRow(f"`user` is a text or a number. Received: {_short(user)}")
+    if type(user) is float and not math.isfinite(user):
+        raise _BadRow(f"`user` is no number that JSON can hold. Received: {_short(user)}")
     if type(user) is int and not -(2**63) <= user < 2**64:
         raise _BadRow(f"`user` is beyond 64 bits. Write it as a text. Received: {_short(user)}")
     ids = list(map(str, history))
@@ -209,10 +210,17 @@ def _tfrecord(path: Path) -> Iterator[Row]:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    while True:
+        try:
+            record = next(records, None)
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+        if record is None:
+            return
         try:
             feature = tf.train.Example.FromString(record).features.feature
-        except Exception as error:  # protobuf's DecodeError
+        except DecodeError as error:
             raise _BadRow("it is no tf.Example.") from error
         values = {name: _values(feature[name]) for name in ("user", "history") if name in feature}
         users = values.get("user", [])
@@ -239,14 +247,16 @@ def _values(feature: Any) -> list:
 _READERS = {"jsonl": _json_lines, "parquet": _parquet, "tfrecord": _tfrecord}
 
 
-def check_users(kind: str, user_types: tuple[pa.DataType, ...]) -> None:
+def check_users(kind: str, survey: Survey) -> None:
     """Raises UserError where files of `kind` cannot hold such users."""
     if kind == "parquet":
-        if len(user_types) > 1:
-            names = " and ".join(map(str, user_types))
+        if len(survey.user_types) > 1:
+            names = " and ".join(map(str, survey.user_types))
             raise UserError(f"The users are {names}, and a Parquet column has one type. Give --kind=jsonl.")
         return
-    for user_type in user_types:
+    if kind == "jsonl" and survey.binary_users:
+        raise UserError("Some users are bytes that are no UTF-8, which JSON cannot hold. Give --kind=parquet.")
+    for user_type in survey.user_types:
         held = user_type.value_type if pa.types.is_dictionary(user_type) else user_type
         if held not in _USERS[kind]:
             raise UserError(f"A {kind} file cannot hold users of type {user_type}. Give --kind=parquet.")
@@ -306,12 +316,8 @@ class _JsonLines:
 
 
 def _json_user(user: Any) -> Any:
-    if isinstance(user, bytes):
-        try:
-            return user.decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"JSON cannot hold a user that is no text: {_short(user)}. Give --kind=parquet.") from error
-    return None if user != user else user  # JSON has no NaN, which pandas writes for a missing number
+    user = _text(user)
+    return None if isinstance(user, float) and not math.isfinite(user) else user  # pandas' NaN is a missing number
 
 
 class _Parquet:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from export import protos
 
@@ -80,7 +81,7 @@ def decoded_response(response: bytes) -> list[Ranked]:
     """
     try:
         outputs = protos.PredictResponse.FromString(response).outputs
-    except Exception as error:  # protobuf's DecodeError
+    except DecodeError as error:
         raise ValueError("the answer is no PredictResponse") from error
     ids, scores = (_tensor(outputs[name]) if name in outputs else None for name in ("item_ids", "scores"))
     return _rankings(ids, scores)

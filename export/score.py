@@ -61,35 +61,32 @@ def score(
             raise UserError(f"{path}: the path is not UTF-8, which TensorFlow and PyArrow need. Rename it.")
     history_files.check_file(source)
     kind = kind or history_files.kind_of(source)
+    if folder.is_dir():
+        scoring_job.read(folder)  # refuses the user's own folder before a lock file is put into it
     with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
         begun = scoring_job.read(folder)
         version = scoring_job.version_of(model, begun)
         job = scoring_job.describe(version, source, kind, part_rows)
-        if begun:
-            scoring_job.check_same(folder, begun, job)
-        success = folder / scoring_job.SUCCESS
-        if begun and success.exists():
-            missing = scoring_job.missing_parts(folder, begun)
-            if not missing:
-                print(f"{_summary(folder, begun)}{_newer(model, version)}")
-                return
-            named = ", ".join(missing[:3] + ["…"] * (len(missing) > 3))
-            print(f"{folder} was complete, but parts of it are missing: {named}. They are made again.")
-            success.unlink()
-        survey = history_files.survey(source, versions.item_ids(version))
-        history_files.check_users(kind, survey.user_types)
+        if begun and scoring_job.is_complete(folder, begun, job):
+            print(f"{_summary(folder, begun)}{_newer(model, version)}")
+            return
+        catalogue = versions.item_ids(version)
+        survey = history_files.survey(source, catalogue)
+        history_files.check_users(kind, survey)
+        unknown = versions.unknown_line(survey.ids, survey.unknown)
+        print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
+        ask, size = _recommend(version, len(catalogue), batch_size)
+        del catalogue
         job |= {"rows": survey.rows, "parts": max(1, math.ceil(survey.rows / part_rows))}
         job |= {"ids": survey.ids, "unknown_ids": survey.unknown}
-        ask, size = _recommend(version, batch_size)
         scoring_job.write(folder, job)
         try:
             _write_parts(folder, job, source, survey.user_types, ask, size)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt("The same command makes the parts that are missing.") from interrupt
-        now = scoring_job.describe(version, source, kind, part_rows)
-        if now["input_modified_ns"] != job["input_modified_ns"]:
+        if source.stat().st_mtime_ns != job["input_modified_ns"]:
             raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
-        with written_aside(success) as aside:
+        with written_aside(folder / scoring_job.SUCCESS) as aside:
             aside.write_text(f"{job['parts']} parts\n")
         print(_summary(folder, job))
 
@@ -147,7 +144,7 @@ def _requests(rows: Iterable[history_files.Row], size: int) -> Iterator[list[his
         yield batch
 
 
-def _recommend(version: Path, batch_size: int) -> tuple[Callable, int]:
+def _recommend(version: Path, items: int, batch_size: int) -> tuple[Callable, int]:
     """A function from histories to item ids, bytes [batch, k], and scores; and how many histories it may be given."""
     quiet.import_tensorflow()
     import tensorflow as tf
@@ -158,15 +155,21 @@ def _recommend(version: Path, batch_size: int) -> tuple[Callable, int]:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{version} cannot be loaded as a SavedModel ({reason}). Export it again.") from error
     function = loaded.signatures.get("recommend")
-    if function is None or not {"item_ids", "scores"} <= set(function.structured_outputs):
+    if (
+        function is None
+        or set(function.structured_input_signature[1]) != {"history"}
+        or not {"item_ids", "scores"} <= set(function.structured_outputs)
+    ):
         found = ", ".join(loaded.signatures) or "none"
-        raise UserError(f"{version} has no signature `recommend` of item_ids and scores. Its signatures: {found}.")
+        raise UserError(
+            f"{version} has no signature `recommend` from history to item_ids and scores. Its signatures: {found}."
+        )
 
     def ask(histories: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
         answer = function(history=tf.constant(messages.rectangle(histories)))
         return answer["item_ids"].numpy(), answer["scores"].numpy()
 
-    items, top_k = len(versions.item_ids(version)), function.structured_outputs["scores"].shape[1]
+    top_k = function.structured_outputs["scores"].shape[1] or items
     return ask, max(1, min(batch_size, _SCORES // items, _ANSWERS // top_k))
 
 

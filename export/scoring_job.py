@@ -72,16 +72,27 @@ def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:
     }
 
 
-def check_same(folder: Path, begun: Job, now: Job) -> None:
-    """Raises UserError where the folder holds the parts of another job."""
+def is_complete(folder: Path, begun: Job, now: Job) -> bool:
+    """Whether the job in `folder` has ended and has all of its parts. Otherwise it is marked as unfinished.
+
+    Raises:
+      UserError: it is another job than the one that is asked for now.
+    """
     if changed := [f"{name} was {begun[name]}, is {now[name]}" for name in _SAME if begun[name] != now[name]]:
         raise UserError(f"{folder} holds the parts of another job ({'; '.join(changed)}). Give another --output.")
+    paths = [part(folder, number, begun["kind"]) for number in range(begun["parts"])]
+    missing = [path.name for path in paths if not path.exists()]
+    success = folder / SUCCESS
+    if not success.exists():
+        model = f"{begun['model']}/{begun['version']}"
+        print(f"{folder} goes on with {model}: {len(paths) - len(missing)} of {len(paths)} parts are there.")
+        return False
+    if missing:
+        named = ", ".join(missing[:3] + ["…"] * (len(missing) > 3))
+        print(f"{folder} was complete, but parts of it are missing: {named}. They are made again.")
+        success.unlink()
+    return not missing
 
 
 def part(folder: Path, number: int, kind: str) -> Path:
     return folder / f"part-{number:06d}.{kind}"
-
-
-def missing_parts(folder: Path, job: Job) -> list[str]:
-    paths = [part(folder, number, job["kind"]) for number in range(job["parts"])]
-    return [path.name for path in paths if not path.exists()]

@@ -132,6 +132,7 @@ def test_the_command_as_typed(tmp_path):
     assert done.returncode == 0, done.stderr
     unknown = f"Ids in the histories: {ids}, of which 2 ({2 / ids:.2%}) are not in the catalogue."
     assert done.stdout == f"{out} is complete. Rows: 30. Parts: 3. Model: {exported()}. {unknown}\n"
+    assert done.stderr.startswith(f"Read {source}: 30 rows. {unknown}\n")
     assert "30 of 30 rows" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock", "_SUCCESS", "_job.json", *(f"part-{n:06d}.parquet" for n in range(3)),
@@ -169,7 +170,7 @@ score.score(*map(Path, sys.argv[1:4]), "", 8, 16)
 """
 
 
-def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp_path):
+def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp_path, capsys):
     given, source, out = rows(100), tmp_path / "users.jsonl", tmp_path / "out"
     write(source, given)
     model = versions_folder(tmp_path / "models")
@@ -179,6 +180,7 @@ def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp
     assert sorted(first) == ["part-000000.jsonl", "part-000001.jsonl"]
     add_version(model)
     score.score(model, source, out, "", 8, 16)
+    assert f"{out} goes on with {model / '1'}: 2 of 7 parts are there." in capsys.readouterr().out
     assert {name: (out / name).stat().st_mtime_ns for name in first} == first
     same(read(out), given, model / "1")
     assert expected([[]], model / "1") != expected([[]], model / "2")
@@ -239,6 +241,7 @@ def test_an_output_of_something_else_is_refused(tmp_path):
     (tmp_path / "full" / "notes").write_text("mine")
     with pytest.raises(UserError, match=r"not empty \(it holds 'notes'"):
         score.score(exported(), source, tmp_path / "full")
+    assert os.listdir(tmp_path / "full") == ["notes"]
 
 
 def test_an_input_that_changes_meanwhile_is_told(tmp_path, monkeypatch):
@@ -309,7 +312,7 @@ def test_users_that_the_output_cannot_hold_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"cannot hold users of type date32.* Give --kind=parquet"):
         score.score(exported(), tmp_path / "date.parquet", tmp_path / "out", "jsonl")
     pq.write_table(pa.table({"user": [b"\xff"], "history": [["i1"]]}), tmp_path / "bytes.parquet")
-    with pytest.raises(UserError, match=r"no text: b'.xff'\. Give --kind=parquet"):
+    with pytest.raises(UserError, match=r"bytes that are no UTF-8, .* Give --kind=parquet"):
         score.score(exported(), tmp_path / "bytes.parquet", tmp_path / "out", "jsonl")
 
 
@@ -391,6 +394,7 @@ BAD = {
     "m.jsonl": (b'{"history": [], "user": true}\n', "row 1: `user` is a text or a number"),
     "n.jsonl": (b'{"history": [7.5]}\n', "row 1: it needs `history`"),
     "o.jsonl": (b'{"history": [], "user": NaN}\n', "row 1: it is not JSON"),
+    "q.jsonl": (b'{"history": [], "user": 1e999}\n', "row 1: `user` is no number"),
     "p.jsonl": (b'{"history": [], "user": 18446744073709551616}\n', "row 1: `user` is beyond 64 bits"),
 }
 

@@ -263,6 +263,9 @@ def answering(answer: bytes):
                     with connection:
                         connection.recv(1 << 16)
                         connection.sendall(answer)
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1 << 16):  # a close with unread bytes would reset the connection
+                            pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
