@@ -3,17 +3,15 @@
 import sys
 from pathlib import Path
 
-from vae_cf_tf import commands, quiet
+from export import card
+from vae_cf_tf import commands
 from vae_cf_tf.errors import UserError
 
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError(f"One folder is wanted, {len(argv) - 1} were given. Usage: python -m export.inspect DIR")
-    quiet.import_tensorflow()
-    from export import card
-
-    version = card.version_in(Path(argv[1]))
+    version = card.version_in(Path(argv[1]).expanduser())
     print(f"{version}\n{card.text(card.read(version))}")
 
 

@@ -1,12 +1,14 @@
 """The matrix products of a served model: a request takes no more memory than its answer needs."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from vae_cf_tf.blocks import GaussianHeads, Linear
+from vae_cf_tf.blocks import Linear, products_by
 from vae_cf_tf.histories import Bags
+from vae_cf_tf.models import Autoencoder
 
 WEIGHTS = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 _CHUNK = 1024  # items whose rows are widened to float32 at once
@@ -30,7 +32,8 @@ class Product(tf.Module):
 
     def __init__(self, linear: Linear, dtype: tf.DType):
         super().__init__()
-        self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS  # held as Wᵀ, whose blocks are no copies
+        # Held as Wᵀ, whose blocks are no copies. A layer that reads items gathers rows of W instead.
+        self.wide = dtype == tf.bfloat16 and linear.units > _BLOCK * _BLOCKS and not linear.items
         if dtype == tf.float32 and not linear.by_unit:
             self.kernel = linear.kernel.value
         else:
@@ -49,14 +52,34 @@ class Product(tf.Module):
         return _by_blocks(x, kernel) if self.wide else tf.matmul(x, tf.cast(kernel, tf.float32))
 
 
-def for_serving(model: keras.Model, weights: str) -> None:
-    """Turns a model into one that only predicts: served products, and no variances, which no prediction reads."""
-    model.sparse_input = True  # a short history must not cost a row of the catalogue's length
-    for layer in model._flatten_layers():
-        if isinstance(layer, Linear):
-            layer.product = Product(layer, WEIGHTS[weights])
-        elif isinstance(layer, GaussianHeads):
-            layer.log_variance = lambda h: tf.zeros([])
+class ServedProducts:
+    """The products of a model as a server computes them; the model itself stays as it is.
+
+    Args:
+      model: trained.
+      weights: a name of `WEIGHTS`, the type of the kernels.
+    """
+
+    def __init__(self, model: Autoencoder, weights: str):
+        self._model, self._dtype = model, WEIGHTS[weights]
+        self._of_layer: dict[int, Product] = {}
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the model is traced with these products, over the items of a history and never over dense rows: a
+        short history must not cost a row of the catalogue's length."""
+        before, self._model.sparse_input = self._model.sparse_input, True
+        try:
+            with products_by(lambda layer, x: self._of(layer)(x)):
+                yield
+        finally:
+            self._model.sparse_input = before
+
+    def _of(self, layer: Linear) -> Product:
+        if id(layer) not in self._of_layer:
+            with tf.init_scope():  # its variable belongs to no graph
+                self._of_layer[id(layer)] = Product(layer, self._dtype)
+        return self._of_layer[id(layer)]
 
 
 def _summed(kernel: tf.Tensor, bags: Bags) -> tf.Tensor:

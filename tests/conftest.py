@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from vae_cf_tf import quiet
 from vae_cf_tf.config import Config, flagfile_settings
+from vae_cf_tf.data.synthetic import synthetic_log
 
 quiet.import_tensorflow()
 
@@ -20,6 +21,17 @@ SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10
 def small_config(path: Path, **settings) -> Config:
     """A flagfile's configuration, at the size of a toy."""
     return Config(**(flagfile_settings(path) | SMALL | settings))
+
+
+def synthetic_events(folder: Path, users: int = 160, items: int = 130, titles: bool = False) -> Path:
+    """A small log, events.csv, as a user might bring it; with `titles`, movies.csv beside it."""
+    log = synthetic_log(users=users, items=items, communities=4, mean_items=15)
+    lines = [f"{log.user_ids[u]},{log.item_ids[i]}" for u, i in zip(log.users, log.items, strict=True)]
+    (folder / "events.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+    if titles:
+        rows = "".join(f"{item},{title}\n" for item, title in log.titles.items())
+        (folder / "movies.csv").write_text("item_id,title\n" + rows)
+    return folder / "events.csv"
 
 
 @pytest.fixture

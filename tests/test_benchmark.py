@@ -55,9 +55,9 @@ def test_compared_settings_are_checked():
     config = small_config(EVCF)
     name, other = benchmark._overridden(config, "layers=3,prior=standard")
     assert (name, other.layers, other.prior) == ("layers=3,prior=standard", 3, "standard")
-    with pytest.raises(UserError, match="There is no setting 'layer'. Did you mean layers?"):
+    with pytest.raises(UserError, match=r"There is no setting 'layer'\. Did you mean layers\?"):
         benchmark._overridden(config, "layer=3")
-    with pytest.raises(UserError, match="--layers takes a whole number. Received: 'x'"):
+    with pytest.raises(UserError, match=r"--layers takes a whole number\. Received: 'x'"):
         benchmark._overridden(config, "layers=x")
 
 

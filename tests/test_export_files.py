@@ -23,6 +23,7 @@ from export import card, main, savedmodel, titles
 from export import inspect as inspect_command
 from vae_cf_tf.config import Config
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import LOCK, locked
 from vae_cf_tf.models import build
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,8 @@ SHIPPED = ROOT / "export" / "serving"
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What a server could see in a folder: not the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
 
 
 def test_versions_grow_and_nothing_is_overwritten(tmp_path):
@@ -107,7 +109,7 @@ def test_killed_at_any_moment_it_leaves_no_version_that_is_not_whole(tmp_path):
 def test_another_running_export_is_left_alone(tmp_path):
     running = tmp_path / ".unfinished-other"
     running.mkdir()
-    with savedmodel._locked(running):
+    with locked(running, "busy"):
         savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K)
         assert names(tmp_path) == [".unfinished-other", "1"]
 

@@ -11,8 +11,11 @@ import tensorflow as tf
 from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, model
 
 from export import messages, plain
+from export.products import Product, _summed
 from export.recommender import Recommender
 from vae_cf_tf import checkpoints
+from vae_cf_tf.blocks import Linear
+from vae_cf_tf.histories import ones
 
 LOWEST = np.finfo(np.float32).min
 CATALOGUE = [item.encode() for item in ITEM_IDS]
@@ -64,7 +67,8 @@ MADE = {"-".join(map(str, s.values())): functools.partial(model, **s) for s in N
 def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
     rows, trained = random_histories(20), MADE[name]()
     expected, embedding = trained(columns(rows)).numpy(), trained.embed(columns(rows)).numpy()
-    made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path).signatures
+    (tmp_path / "ids.txt").write_text("".join(f"{item}\n" for item in ITEM_IDS), encoding="utf-8")
+    made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
     assert expected.std() > 1e-3
     np.testing.assert_allclose(made["serving_default"](history(*rows))["scores"], expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(made["embed"](history(*rows))["embedding"], embedding, atol=1e-5, rtol=0)
@@ -89,10 +93,6 @@ def test_the_saved_model_equals_the_network_in_numpy(weights):
 
 
 def test_wide_bfloat16_kernels_keep_float32_arithmetic():
-    from export.products import Product, _summed
-    from vae_cf_tf.blocks import Linear
-    from vae_cf_tf.histories import ones
-
     for units in (4096 + 1, 3 * 4096, 4096 + 256, 2 * 4096 + 700):
         linear = Linear(7, units)
         rounded = tf.cast(tf.cast(linear.kernel, tf.bfloat16), tf.float32).numpy().astype(np.float64)
@@ -104,6 +104,15 @@ def test_wide_bfloat16_kernels_keep_float32_arithmetic():
     bags = ones(tf.ragged.constant(rows, tf.int32, ragged_rank=1))
     wide = tf.cast(kernel, tf.float32).numpy().astype(np.float64)
     np.testing.assert_allclose(_summed(kernel, bags), [wide[r].sum(axis=0) for r in rows], atol=2e-3, rtol=1e-5)
+
+
+def test_a_wide_layer_that_reads_items_is_not_served_transposed():
+    """Such is an item path of 4,097 to 5,656 items, or a first layer of more than 4,096 units."""
+    linear = Linear(4_200, 4_200, items=4_200)
+    rounded = tf.cast(tf.cast(linear.kernel, tf.bfloat16), tf.float32).numpy().astype(np.float64)
+    histories = [np.arange(0, 4_200, 7), np.array([], int), np.array([3, 4_199])]
+    found = Product(linear, tf.bfloat16)(ones(tf.ragged.constant(histories, tf.int32, ragged_rank=1)))
+    np.testing.assert_allclose(found, [rounded[h].sum(axis=0) for h in histories], atol=1e-4)
 
 
 def test_a_request_of_a_hundred_equals_a_hundred_requests():

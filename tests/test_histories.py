@@ -47,3 +47,16 @@ def test_keep_mask_keeps_its_share_and_is_a_function_of_the_seed(rate):
     np.testing.assert_array_equal(mask, hist.keep_mask(shape, rate, SEED).numpy())
     other = hist.keep_mask(shape, rate, tf.constant([1, 3])).numpy()
     assert abs((mask == other).mean() - (rate**2 + (1 - rate) ** 2)) < 0.01  # independent of one another
+
+
+def test_keep_mask_counts_beyond_32_bits(monkeypatch):
+    sizes = []
+
+    def draw(shape, *_, **__):
+        sizes.append(int(shape[0]))
+        raise InterruptedError  # 3 GB of random words are not needed
+
+    monkeypatch.setattr(tf.random, "stateless_uniform", draw)
+    with pytest.raises(InterruptedError):
+        hist.keep_mask(tf.constant([3000, 1_000_000]), 0.5, SEED)
+    assert sizes == [3000 * 1_000_000 // 4 + 1]

@@ -108,8 +108,9 @@ def test_the_weight_is_that_which_ranks_held_out_users_best(rng):
     def chosen(deep, path):
         return choose(lambda h: tuple(tf.gather(t, h.values) for t in (deep, path, 0 * path)), held_out, 7)
 
-    best, tried = chosen(noise, signal)
+    best, tried, at_edge = chosen(noise, signal)
     assert best.ndcg == max(t.ndcg for t in tried) == 1.0  # targets above all noise
+    assert at_edge == []
     assert tried[0].weight == 0
     assert tried[0].ndcg < 0.5
     assert [t.weight for t in tried[: len(WEIGHTS)]] == list(WEIGHTS)
@@ -124,7 +125,7 @@ def test_the_discount_is_tried_with_the_best_weight_and_above():
     def parts(histories):
         return tuple(tf.gather(t, histories.values) for t in (deep, 0.02 * signal, popular))
 
-    best, tried = choose(parts, held_out, 7)
+    best, tried, _ = choose(parts, held_out, 7)
     assert (best.discount, best.ndcg) == (0.5, 1.0)
     first, later = tried[: len(WEIGHTS)], tried[len(WEIGHTS) :]
     assert {t.discount for t in first} == {0.0}
@@ -132,14 +133,33 @@ def test_the_discount_is_tried_with_the_best_weight_and_above():
     assert alone > 1
     pairs = [(alone * factor, tau) for factor in FACTORS for tau in DISCOUNTS[1:]]
     assert [(t.weight, t.discount) for t in later] == pairs
-    best, tried = choose(parts, held_out, 7, discounts=())
-    assert best.discount == 0
-    assert len(tried) == len(WEIGHTS)
+    best, tried, _ = choose(parts, held_out, 7, discounts=())
+    assert {t.discount for t in tried} == {0.0}
+
+
+def test_larger_values_are_tried_where_the_largest_is_the_best():
+    held_out, signal = users_of_one_item()
+    popular = np.broadcast_to(np.arange(150, dtype=np.float32), signal.shape)
+
+    def chosen(deep, path, popularity):
+        return choose(lambda h: tuple(tf.gather(t, h.values) for t in (deep, path, popularity)), held_out, 7)
+
+    weak = chosen(popular, 0.03 * signal, 0 * signal)  # a weight of about 150/.03 = 5,000 is needed
+    assert weak.best.ndcg == 1.0
+    assert weak.best.weight > max(WEIGHTS)
+    counted_often = chosen(1.7 * popular + 30 * signal, 0 * signal, popular)
+    assert counted_often.best.discount > max(DISCOUNTS)
+    assert counted_often.best.ndcg == 1.0
+    never = chosen(1e9 * popular, signal, 0 * signal)
+    assert never.best.ndcg < 1
+    counted_ten_times = chosen(10 * popular + 400 * signal, 0 * signal, popular)
+    assert counted_ten_times.best.discount == 4.0
+    assert counted_ten_times.at_edge == ["discount"]
 
 
 def test_without_a_weight_no_pair_is_tried_twice():
     held_out, signal = users_of_one_item()
-    _, tried = choose(lambda h: tuple(tf.gather(t, h.values) for t in (signal, 0 * signal, signal)), held_out, 7)
+    _, tried, _ = choose(lambda h: tuple(tf.gather(t, h.values) for t in (signal, 0 * signal, signal)), held_out, 7)
     assert len(tried) == len(set(t[:2] for t in tried)) == len(WEIGHTS) + len(DISCOUNTS) - 1
 
 

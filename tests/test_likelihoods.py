@@ -77,6 +77,19 @@ def test_item_log_probs_are_finite_log_probabilities_in_the_order_of_f(name, f):
     assert np.isfinite(LIKELIHOODS[name](tf.constant([[-1e4, 1e4]])).item_log_probs()).all()
 
 
+def test_the_log_probability_of_an_item_is_that_of_the_only_one_chosen(f):
+    p = 1 / (1 + np.exp(-f.numpy()))  # of each item by itself, under the Bernoulli likelihood
+    alone = np.stack([np.prod(np.where(np.eye(9)[i] == 1, p, 1 - p), axis=1) for i in range(9)], axis=1)
+    found = Bernoulli(f).item_log_probs()
+    np.testing.assert_allclose(found, np.log(alone / alone.sum(axis=1, keepdims=True)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_large_logits_keep_their_order_in_float32(name):
+    f = tf.constant([[90.0, 120.0, 130.0, 200.0, 300.0]])
+    assert (np.diff(LIKELIHOODS[name](f).item_log_probs().numpy()) > 0).all()
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_shapes_are_a_distributions(name, f):
     distribution = LIKELIHOODS[name](f)

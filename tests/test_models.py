@@ -23,6 +23,7 @@ CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
     "bernoulli": small_config(EVCF, likelihood="bernoulli"),
     "gaussian": small_config(BASELINE, likelihood="gaussian"),
     "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
+    "dae, dense skips": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=3, encoder_skips="dense"),
     "users' posteriors": small_config(EVCF, prior="user_vamp"),
     "the batch's posteriors": small_config(EVCF, prior="batch_vamp"),
     "recvae": small_config(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
@@ -335,9 +336,14 @@ def test_first_layer_form_follows_density_unless_forced():
     assert not build(small_config(BASELINE, first_layer="dense"), 200, sparse).sparse_input
 
 
-def test_user_pseudo_inputs_may_outnumber_users(rng):
-    train, _ = checkerboard(users=4)
-    assert models.random_users(train, 9, seed=0).shape == (9, 20)
+def test_a_training_user_is_a_pseudo_input_once():
+    train, _ = checkerboard(users=8)
+    drawn = models.random_users(train, 9, seed=0)  # more than there are users
+    assert sorted(map(tuple, drawn.toarray())) == sorted(map(tuple, train.toarray()))
+    for prior in ("user_vamp", "vamp"):
+        model = build(small_config(EVCF, prior=prior, pseudo_inputs=9, pseudo_init="users"), 20, train)
+        components = model.prior.distribution().parameters["mean"].shape[0]
+        assert components == 8
 
 
 def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoch():
@@ -422,3 +428,48 @@ def test_open_pseudo_inputs_are_clipped_dropped_out_and_differentiated_as_writte
     np.testing.assert_allclose(seen[0], np.clip(w, 0, 1) * kept, rtol=1e-6)
     within = (w >= 0) & (w <= 1)
     np.testing.assert_allclose(tape.gradient(total, prior.pseudo_inputs.value), upstream * kept * within, rtol=1e-6)
+
+
+def test_a_batch_of_one_user_has_the_training_users_as_prior():
+    train, _ = checkerboard(users=41)  # the last batch of ten is one user
+    model = build(small_config(EVCF, prior="batch_vamp", optimizer="adam"), 20, train).compile_for(5)
+    logs = model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=5, verbose=0).history
+    assert 0 < logs["loss"][0] < 1e3
+    users = build(small_config(EVCF, prior="user_vamp"), 20, train)
+    users.set_weights(model.get_weights())
+    alone = batches.ragged(train[:1])
+    np.testing.assert_allclose(model.terms(alone, SEED).kl, users.terms(alone, SEED).kl, rtol=1e-6)
+
+
+def test_hidden_pseudo_inputs_start_behind_the_first_norm():
+    train, _ = checkerboard()
+    model = build(small_config(EVCF, prior="hidden_vamp", encoder_skips="dense"), 20, train)
+    users = models.random_users(train, 6, model.config.seed)
+    mean, log_variance = model.encoder(hist.unit_norm(batches.ragged(users)))
+    prior = model.prior.distribution().parameters
+    np.testing.assert_allclose(prior["mean"], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prior["log_variance"], log_variance, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_leaves_out_copies_that_do_not_learn():
+    train, _ = checkerboard()
+    losses = []
+    for prior_own in (0.0, 0.75):
+        model = build(small_config(BASELINE, weight_decay=0.1, prior_own=prior_own), 20, train)
+        kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+        expected = 0.1 * sum(float(np.sum(v.numpy().astype(np.float64) ** 2)) for v in kernels)
+        np.testing.assert_allclose(model._decay(), expected, rtol=1e-5)
+        losses.append(expected)
+    assert losses[0] == losses[1]
+
+
+def test_training_never_asks_for_xla_on_a_machine_with_a_gpu(monkeypatch):
+    """Keras resolves jit_compile="auto" to True there, and XLA has no kernel for sums over bags of items."""
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    devices = [*tf.config.list_physical_devices(), gpu]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu] if kind == "GPU" else devices)
+    train, _ = checkerboard()
+    model = build(small_config(EVCF, first_layer="sparse"), 20, train).compile_for(4)
+    assert model.jit_compile is False
+    logs = model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=4, verbose=0).history
+    assert np.isfinite(logs["loss"][0])

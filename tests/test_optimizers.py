@@ -56,7 +56,7 @@ def test_variables_that_take_turns_count_their_own_updates(rng):
 def test_rows_with_a_gradient_are_updated_as_if_they_were_alone(name, rng):
     start, gradients = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(5, 3, 4))
     variable = keras.Variable(start)
-    optimizer = OPTIMIZERS[name](0.01)
+    optimizer = OPTIMIZERS[name](0.01, by_rows=[variable])
     optimizer.build([variable])
 
     @tf.function
@@ -71,3 +71,28 @@ def test_rows_with_a_gradient_are_updated_as_if_they_were_alone(name, rng):
     np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)
     others = [0, 1, 3, 5, 6, 8]
     np.testing.assert_array_equal(variable.numpy()[others], start[others])
+
+
+def test_a_row_that_comes_late_begins_with_a_step_of_the_learning_rate(rng):
+    """With the correction of the variable's own count, its first step was 3.2 times as long."""
+    variable = keras.Variable(np.zeros((3, 4), np.float32))
+    bias = keras.Variable(np.zeros(3, np.float32))
+    optimizer = OPTIMIZERS["adam"](0.01, by_rows=[variable, bias])
+    optimizer.build([variable, bias])
+    g = tf.constant(rng.normal(size=(1, 4)), tf.float32)
+    for row in [0] * 50 + [1]:
+        slices = tf.IndexedSlices(g, tf.constant([row]), (3, 4)), tf.IndexedSlices(g[:, 0], tf.constant([row]), (3,))
+        optimizer.apply(list(slices), [variable, bias])
+    np.testing.assert_allclose(np.abs(variable.numpy()[1]), 0.01, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(bias.numpy()[1]), 0.01, rtol=1e-4)
+    np.testing.assert_array_equal(variable.numpy()[2], 0)
+
+
+def test_a_dense_gradient_of_a_variable_by_rows_updates_all_of_them(rng):
+    start, gradients = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(4, 3, 4))
+    variable = keras.Variable(start)
+    optimizer = OPTIMIZERS["adam"](0.01, by_rows=[variable])
+    optimizer.build([variable])
+    for g in gradients:
+        optimizer.apply([tf.constant(g, tf.float32)], [variable])
+    np.testing.assert_allclose(variable, published(gradients, start, 0.01, False), rtol=2e-5, atol=1e-6)

@@ -29,6 +29,7 @@ ALLOWED = {
         "RestoreV2 Rsqrt SaveV2 SegmentSum Select SelectV2 Shape ShardedFilename Sigmoid Size Slice Softplus",
         "SparseSegmentSumWithNumSegments Split StatefulPartitionedCall StatelessWhile StaticRegexFullMatch",
         "StridedSlice StringJoin Sub Sum Tanh TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate",
+        "BroadcastTo ExpandDims FloorDiv FloorMod Squeeze Tile",
         "OnesLike RealDiv TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
     )
     for name in line.split()

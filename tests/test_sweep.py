@@ -13,11 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from absl import flags
 from conftest import EVCF, ROOT
 
 from trainers.sweep import plans, results, show, work
 from trainers.sweep.worker import FINISHED, PER_USER
-from vae_cf_tf.config import Config
+from vae_cf_tf import flagfiles
+from vae_cf_tf.config import Config, as_flags
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
 
@@ -50,6 +52,24 @@ def test_where_sets_what_suits_some_configurations():
     )
     found = {(p.config.layers, p.config.beta_cap): (p.config.batch_size, p.config.epochs) for p in points}
     assert found == {(1, 0.1): (200, 400), (1, 0.2): (200, 400), (2, 0.1): (7, 3), (2, 0.2): (7, 3)}
+
+
+def test_folders_of_close_values_differ():
+    points = plans.expand("grid", Config(), [], ["learning_rate=0.00012345671,0.00012345672"], [])
+    assert len({point.name for point in points}) == 2
+
+
+def test_the_flags_of_the_best_make_its_settings_again():
+    base = Config(**EVCF | {"heldout_users": 9, "learning_rate": 0.00012345671, "ease_l2": "7,8"})
+    points = plans.expand("evcf", base, [], [], ["prior=standard,layers=2: beta_cap=0.25,batch_size=70"])
+    for point in (points[0], next(p for p in points if p.config.batch_size == 70)):
+        values = flags.FlagValues()
+        for field in dataclasses.fields(Config):
+            kind = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[type(field.default)]
+            kind(field.name, field.default, "", flag_values=values)
+        values(flagfiles.expanded(["command", *as_flags(point.config)]))
+        again = Config(**{field.name: values[field.name].value for field in dataclasses.fields(Config)})
+        assert dataclasses.replace(again, workdir=point.config.workdir) == point.config
 
 
 def test_the_reference_differs_in_the_named_settings_only():
@@ -143,7 +163,8 @@ def test_means_errors_and_differences_are_plain_arithmetic(tmp_path, rng):
 def test_a_search_never_looks_at_test_users(tmp_path, rng):
     todo, _ = made(tmp_path, rng)
     figures = {m: {"mean": 0.1, "stderr": 0.0} for m in results.METRICS}
-    (tmp_path / "baselines.json").write_text(json.dumps({"popularity": {"test": figures, "validation": figures}}))
+    popularity = {"name": "popularity", "settings": {}, "label": "popularity", "test": figures, "validation": figures}
+    (tmp_path / "baselines.json").write_text(json.dumps({"settings": {}, "baselines": [popularity]}))
     found = results.collect(todo, plans.PARTS["grid"], {}, tmp_path / "baselines.json")
     assert '"test"' not in json.dumps(found)
     text = show.markdown(found, {})
@@ -243,7 +264,7 @@ def test_killed_and_started_again_it_repeats_nothing_and_ends(killed, log):
         main = json.loads((workdir / "metrics.json").read_text())
         for name in results.METRICS:
             assert row["validation"][name]["mean"] == pytest.approx(main["validation"][name]["mean"], abs=1e-12)
-        assert set(main["baselines"]) == {"popularity", "EASE, λ 50"}
+        assert [baseline["label"] for baseline in main["baselines"]] == ["popularity", "EASE, λ 50"]
     assert (first / "split.npz").read_bytes() == (second / "split.npz").read_bytes()
 
 
@@ -325,16 +346,19 @@ def test_an_interrupt_stops_all_runs_under_way(imagined, tmp_path):
 
 
 def test_mistakes_are_one_line(killed, log, tmp_path):
-    for folder, flags, message in (
+    for folder, more, message in (
         ("x", ["--seeds=0"], "seeds"),
         ("x", ["--data=nowhere.csv"], "nowhere.csv"),
         ("x", ["--reference=layers=9"], "no configuration of the sweep"),
         ("x", ["--vary=kl=analytic,sample"], "Contradictory flags"),
-        (killed[0], ["--beta_cap=.7"], "beta_cap is 0.3 there and 0.7 here"),
-        (killed[0], ["--split_seed=7"], "split_seed is 98765 there and 7 here"),
+        (killed[0], ["--beta_cap=.7"], "--beta_cap=0.3 there, --beta_cap=0.7 here"),
+        (killed[0], ["--split_seed=7"], "--split_seed=98765 there, --split_seed=7 here"),
+        ("x", ["--vary=lerning_rate=.1,.2"], "Did you mean learning_rate?"),
+        ("x", ["--lerning_rate=.1"], "Did you mean --learning_rate?"),
     ):
-        result = run(sweep(log, tmp_path / folder, *flags))
+        result = run(sweep(log, tmp_path / folder, *more))
         assert result.returncode == 2
         assert result.stderr.startswith("Error: ")
-        assert result.stderr.count("\n") == 1
+        assert result.stderr.count("Error: ") == 1
+        assert "Traceback" not in result.stderr
         assert message in result.stderr

@@ -1,17 +1,19 @@
 """What happens around the steps of `fit`: validation, the run's files, early stopping, and the watch for NaN."""
 
+import contextlib
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_cf_tf import batches, checkpoints, evaluation
+from vae_cf_tf import batches, checkpoints, evaluation, machine
+from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.models import Autoencoder
@@ -34,17 +36,17 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
-    """Ends training on Ctrl-C between two steps; a second Ctrl-C ends it at once.
+    """Ends training on Ctrl-C between two steps. Made by `interruptible`.
 
     Raised wherever it strikes, KeyboardInterrupt may fall into a destructor's frame, where Python drops it.
     """
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.requested, self.before = False, signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():  # others receive no signals
-            signal.signal(signal.SIGINT, self._request)
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = False
 
-    def _request(self, number: int, frame: Any) -> None:
+    def request(self, number: int, frame: Any) -> None:
+        """The handler of SIGINT; a second Ctrl-C ends the process at once."""
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,11 +54,23 @@ class StopOnInterrupt(keras.callbacks.Callback):
         if self.requested:
             raise KeyboardInterrupt
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.before)
-        if self.requested:
+
+@contextlib.contextmanager
+def interruptible(keep: "CheckpointAndEarlyStop") -> Iterator[StopOnInterrupt]:
+    """Within, Ctrl-C ends training between two steps, and KeyboardInterrupt says where the same command goes on."""
+    callback, before = StopOnInterrupt(), signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()  # others receive no signals
+    if is_main:
+        signal.signal(signal.SIGINT, callback.request)
+    try:
+        yield callback
+        if callback.requested:
             raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(keep.where_it_goes_on()) from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
 
 
 class Validate(keras.callbacks.Callback):
@@ -94,52 +108,71 @@ class Validate(keras.callbacks.Callback):
         logs[f"val_{STOP_METRIC}"] = self.figures[f"val_{STOP_METRIC}"]
 
 
-class Keep(keras.callbacks.Callback):
+class CheckpointAndEarlyStop(keras.callbacks.Callback):
     """Keeps the best epoch and the means to resume, writes history.csv, and stops as published.
 
     Stopping follows Kim & Suh's code: after more than `patience` epochs without a better validation NDCG@100, epochs of
-    the warm-up not counted.
+    β's warm-up not counted.
 
     Args:
       workdir: where to write.
       validate: has the epoch's figures; comes before this callback.
-      patience: see above.
-      warmup_epochs: length of the warm-up in epochs.
-      seconds: least time between two checkpoints; the last epoch always has one.
+      config: settings.
+      steps_per_epoch: steps in an epoch.
     """
 
-    def __init__(self, workdir: Workdir, validate: Validate, patience: int, warmup_epochs: float, seconds: float):
+    def __init__(self, workdir: Workdir, validate: Validate, config: Config, steps_per_epoch: int):
         super().__init__()
         self.workdir, self.validate = workdir, validate
-        self.patience, self.warmup_epochs, self.seconds = patience, warmup_epochs, seconds
+        self.patience, self.seconds = config.patience, config.checkpoint_seconds
+        warmup = config.beta_warmup if config.latent != "none" and config.beta_cap else 0.0
+        self.warmup_epochs = warmup if config.beta_unit == "epoch" else warmup / steps_per_epoch
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch, self.waited, self.stopped = -math.inf, 0, 0, False
+        self.peak_rss_mb = 0.0  # of all processes that trained
         self.written = time.monotonic()
-        self.trained = False  # by this process
+        self.written_epoch = 0
 
-    def restore(self, model: Autoencoder, epochs: int) -> None:
+    def restore(self, model: Autoencoder, epochs: int, say: Callable[[str], None]) -> None:
         """Takes up the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
 
         The best epoch may be ahead of the checkpoint, if the process was killed between the two files. Training then
-        comes by it again; but if it would not, or if the best weights are gone, there is nothing to take up.
+        comes by it again.
+
+        Raises:
+          UserError: the checkpoint is damaged, or the best epoch is beyond `epochs`.
         """
-        if not self.workdir.checkpoint.exists() or not self.workdir.best.exists():
+        checkpoint, best = self.workdir.checkpoint, self.workdir.best
+        if best.exists() and (epoch := checkpoints.read_meta(best)["epoch"]) > epochs:
+            raise UserError(
+                f"The best epoch of the run in {self.workdir.path} is {epoch}, and --epochs={epochs} would train it "
+                f"again from the start. Give --epochs={epoch} or more, or another --workdir."
+            )
+        if checkpoint.exists() != best.exists():
+            missing = best if checkpoint.exists() else checkpoint
+            say(f"{missing} is missing: training starts from the first epoch.")
+        if not checkpoint.exists() or not best.exists():
             return
-        if checkpoints.read_meta(self.workdir.best)["epoch"] > epochs:
-            return
-        meta = checkpoints.load(self.workdir.checkpoint, _everything(model))
-        self.rows, self.best, self.best_epoch, self.waited, self.stopped = (
-            meta[name] for name in ("rows", "best", "best_epoch", "waited", "stopped")
-        )
+        meta = checkpoints.load(checkpoint, _everything(model))
+        for name in _STATE:
+            setattr(self, name, meta[name])
+        self.written_epoch = self.epochs_done
         self.workdir.write_history(self.rows)
 
     @property
     def epochs_done(self) -> int:
         return len(self.rows)
 
+    def where_it_goes_on(self) -> str:
+        """What to tell a person who interrupts the training."""
+        if self.written_epoch:
+            return f"The same command goes on after epoch {self.written_epoch}."
+        return "No checkpoint was written yet: the same command starts from the first epoch."
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
         self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
+        self.peak_rss_mb = max(self.peak_rss_mb, machine.peak_rss())
         value = logs[f"val_{STOP_METRIC}"]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0
@@ -155,13 +188,17 @@ class Keep(keras.callbacks.Callback):
             self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.trained = True
         self._write()
 
     def _write(self) -> None:
-        meta = {name: getattr(self, name) for name in ("rows", "best", "best_epoch", "waited", "stopped")}
-        checkpoints.save(self.workdir.checkpoint, _everything(self.model), meta)
-        self.written = time.monotonic()
+        checkpoints.save(
+            self.workdir.checkpoint, _everything(self.model), {name: getattr(self, name) for name in _STATE}
+        )
+        self.written, self.written_epoch = time.monotonic(), self.epochs_done
+
+
+_STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
+"""What a checkpoint holds of `CheckpointAndEarlyStop`, beside the variables."""
 
 
 def _everything(model: Autoencoder) -> checkpoints.Variables:

@@ -13,6 +13,7 @@ from absl import flags
 
 from vae_cf_tf import commands, quiet
 from vae_cf_tf.config import Config, groups
+from vae_cf_tf.console import Say, print_line
 
 _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
@@ -41,12 +42,33 @@ def given_flags() -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(Config) if flags.FLAGS[field.name].present)
 
 
-def main(argv: list[str]) -> None:
-    config = config_from_flags()
-    quiet.import_tensorflow()
-    from trainers.train import train_and_evaluate
+def train_and_evaluate(config: Config, given: frozenset[str] = frozenset(), say: Say = print_line) -> dict[str, Any]:
+    """Runs the main job in `config.workdir`, or what is left of it, and returns what metrics.json holds.
 
-    train_and_evaluate(config)
+    Args:
+      config: settings.
+      given: the settings that the user named.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: bad data, a workdir of another configuration, a damaged checkpoint, a loss that is NaN.
+    """
+    from trainers import summary
+    from trainers.prepare import prepared_split
+    from vae_cf_tf.workdir import Workdir
+
+    workdir = Workdir(config.workdir)
+    with workdir.locked():
+        say(summary.settings(config))
+        split = prepared_split(config, workdir, given, say)
+        quiet.import_tensorflow()  # a wrong path or column is told before it costs five seconds
+        from trainers import job
+
+        return job.run(config, workdir, split, say)
+
+
+def main(argv: list[str]) -> None:
+    train_and_evaluate(config_from_flags(), given_flags())
 
 
 if __name__ == "__main__":

@@ -1,16 +1,31 @@
-"""What the main job prints at its end."""
+"""What the main job prints for people: which settings it has at its start, and how it did at its end."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
+
+from vae_cf_tf.config import MODEL, TRAINING, Config, nearest_flagfile, written
 from vae_cf_tf.data.split import Split
-from vae_cf_tf.evaluation import Ranker
 
 SHOWN = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
+_NAMED = 6
+"""Settings that differ from a flagfile's, at most, where a run is called after that flagfile."""
+
+
+def settings(config: Config) -> str:
+    """Which flagfile's model this is, and the settings that differ from it."""
+    path, different = nearest_flagfile(config, MODEL, TRAINING)
+    if len(different) > _NAMED:
+        return "Settings: those of no shipped flagfile."
+    changed = " ".join(f"--{name}={written(getattr(config, name))}" for name in different)
+    return f"Settings: those of {path.name}" + (f" with {changed}." if changed else ".")
 
 
 def table(values: dict[str, Any]) -> str:
     """Test metrics of the model beside those of the baselines, each with its standard error."""
-    rows = {"this model": values["test"]} | {name: found["test"] for name, found in values["baselines"].items()}
+    rows = {"this model": values["test"]} | {baseline["label"]: baseline["test"] for baseline in values["baselines"]}
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{name:>18}" for name in SHOWN)]
     for name, figures in rows.items():
@@ -21,13 +36,14 @@ def table(values: dict[str, Any]) -> str:
     return f"\n{title}{values['best_epoch']} of {values['epochs']}):\n" + "\n".join(lines)
 
 
-def examples(split: Split, rank: Ranker, users: int = 3, shown: int = 5) -> str:
+def examples(split: Split, rank: Callable[[sp.csr_matrix], np.ndarray], users: int = 3, shown: int = 5) -> str:
     """Histories of a few test users and what they are recommended, held-out hits marked with a star."""
     test = split.test.with_targets()
     lines = []
     for user, row in enumerate(rank(test.fold_in[:users])):
         wanted = set(test.target[user].indices)
-        seen = [split.name_of(item) for item in test.fold_in[user].indices[:shown]]
-        found = [("*" if item in wanted else "") + split.name_of(item) for item in row[:shown]]
-        lines.append(f"  {' | '.join(seen)} | …\n    → {' | '.join(found)}")
+        history = test.fold_in[user].indices
+        seen = [split.name_of(item) for item in history[:shown]] + ["…"] * (len(history) > shown)
+        best = [("*" if item in wanted else "") + split.name_of(item) for item in row[:shown]]
+        lines.append(f"  {' | '.join(seen)}\n    → {' | '.join(best)}")
     return "\nSome test users: history → recommendations (* = a held-out item)\n" + "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +28,23 @@ def products_in(dtype: tf.DType) -> Iterator[None]:
         yield
     finally:
         _product_dtype = before
+
+
+_served: Callable[["Linear", Any], tf.Tensor] | None = None
+
+
+@contextlib.contextmanager
+def products_by(product: Callable[["Linear", Any], tf.Tensor]) -> Iterator[None]:
+    """Within, `product(layer, x)` computes every `Linear.product`.
+
+    An export traces its signatures so, from kernels in the form in which a server holds them.
+    """
+    global _served
+    before, _served = _served, product
+    try:
+        yield
+    finally:
+        _served = before
 
 
 def _matmul(a: tf.Tensor, b: Any, transpose_b: bool = False) -> tf.Tensor:
@@ -57,6 +74,7 @@ class Linear(keras.layers.Layer):
       units: width of the result.
       initializer: "he" or "glorot" (see `vae_cf_tf.config`).
       fan_out: units of the whole product in the published code, where this is a part of it.
+      items: how many of the first inputs are items of the catalogue; with any, x may be `Bags`.
       by_unit: hold Wᵀ, [units, input_dim], so that `of_units` reads a row for a unit.
 
     Attributes:
@@ -64,8 +82,8 @@ class Linear(keras.layers.Layer):
         and pays where a catalogue is much larger than a batch.
 
     Call arguments:
-      x: float [batch, input_dim]; or `Bags` over at most input_dim items; or a pair of either and float [batch, d],
-        which stand for their concatenation.
+      x: float [batch, input_dim]; or `Bags` of items; or a pair of either and float [batch, d], which stand for their
+        concatenation.
 
     Returns:
       float [batch, units].
@@ -77,12 +95,14 @@ class Linear(keras.layers.Layer):
         units: int,
         initializer: str = "he",
         fan_out: int | None = None,
+        items: int = 0,
         by_unit: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         kernel, bias = _kernel_and_bias(initializer, input_dim, fan_out or units)
-        self.input_dim, self.units, self.by_unit, self.rows_only = input_dim, units, by_unit, False
+        self.input_dim, self.units, self.items = input_dim, units, items
+        self.by_unit, self.rows_only = by_unit, False
         shape = (units, input_dim) if by_unit else (input_dim, units)
         self.kernel = self.add_weight(shape=shape, initializer=kernel, name="kernel")
         self.bias = self.add_weight(shape=(units,), initializer=bias, name="bias")
@@ -92,7 +112,9 @@ class Linear(keras.layers.Layer):
         return tf.nn.bias_add(self.product(x), self.bias)
 
     def product(self, x: Any) -> tf.Tensor:
-        """x W. An export puts a function of its own in this one's place, for the kernel as a server holds it."""
+        """x W, without the bias."""
+        if _served is not None:
+            return _served(self, x)
         if isinstance(x, Bags):
             return self._gathered(x)
         if isinstance(x, tuple) and isinstance(x[0], Bags):
@@ -143,9 +165,9 @@ class TanhBlock(keras.layers.Layer):
       skipped: float [batch, units], what earlier blocks send past those between; 0 where there is no such thing.
     """
 
-    def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
+    def __init__(self, input_dim: int, units: int, initializer: str = "he", items: int = 0, **kwargs):
         super().__init__(**kwargs)
-        self.linear = Linear(input_dim, units, initializer, name="linear")
+        self.linear = Linear(input_dim, units, initializer, items=items, name="linear")
 
     def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
         return tf.tanh(self.linear(x) + skipped)
@@ -158,10 +180,10 @@ class GatedBlock(keras.layers.Layer):
     Arguments as `TanhBlock`.
     """
 
-    def __init__(self, input_dim: int, units: int, initializer: str = "he", **kwargs):
+    def __init__(self, input_dim: int, units: int, initializer: str = "he", items: int = 0, **kwargs):
         super().__init__(**kwargs)
-        self.linear = Linear(input_dim, units, initializer, name="linear")
-        self.gate = Linear(input_dim, units, initializer, name="gate")
+        self.linear = Linear(input_dim, units, initializer, items=items, name="linear")
+        self.gate = Linear(input_dim, units, initializer, items=items, name="gate")
 
     def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
         return (self.linear(x) + skipped) * tf.sigmoid(self.gate(x))
@@ -171,42 +193,65 @@ BLOCKS = {"tanh": TanhBlock, "gated": GatedBlock}
 
 
 class Stack(keras.layers.Layer):
-    """Blocks in a row: input_dim → units[0] → units[1] → …; no units: the identity."""
+    """Blocks in a row: input_dim → units[0] → units[1] → …; no units: the identity.
 
-    def __init__(self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", **kwargs):
+    Args:
+      input_dim: width of x.
+      units: width of each block.
+      block: a name of `BLOCKS`.
+      initializer: as `Linear`.
+      items: how many of the first inputs are items, as `Linear`.
+    """
+
+    def __init__(
+        self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", items: int = 0, **kwargs
+    ):
         super().__init__(**kwargs)
         widths = [input_dim, *units]
         self.blocks = [
-            BLOCKS[block](*pair, initializer, name=f"block_{i}") for i, pair in enumerate(itertools.pairwise(widths))
+            BLOCKS[block](*pair, initializer, items=0 if i else items, name=f"block_{i}")
+            for i, pair in enumerate(itertools.pairwise(widths))
         ]
         self.output_dim = widths[-1]
 
-    def call(self, x: Any, skip: int = 0) -> tf.Tensor:
-        """The blocks applied to x, but for the first `skip`."""
-        for block in self.blocks[skip:]:
-            x = block(x)
-        return x
+    def call(self, x: Any) -> tf.Tensor:
+        return self.after_first(self.first(x)) if self.blocks else x
+
+    def first(self, x: Any) -> tf.Tensor:
+        """What the first block makes of x."""
+        return self.blocks[0](x)
+
+    def after_first(self, h: tf.Tensor) -> tf.Tensor:
+        """What the other blocks make of `first`."""
+        for block in self.blocks[1:]:
+            h = block(h)
+        return h
 
 
 class DenseStack(Stack):
     """Blocks in a row, each of which also receives the sum of all earlier blocks' outputs, and LayerNorm after each
     (RecVAE's encoder, Shenbin et al. 2020).
 
-    Differs from `Stack` in these two; all units are equal. The ε of the norm, .1, is that of RecVAE's code.
+    Differs from `Stack` in these two. A block of another width than those before it receives no sum. The ε of the norm,
+    .1, is that of RecVAE's code.
     """
 
-    def __init__(self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", **kwargs):
-        super().__init__(input_dim, units, block, initializer, **kwargs)
+    def __init__(self, input_dim: int, units: Sequence[int], *args: Any, **kwargs: Any):
+        super().__init__(input_dim, units, *args, **kwargs)
         self.norms = [keras.layers.LayerNormalization(epsilon=0.1, name=f"norm_{i}") for i in range(len(units))]
         for norm, width in zip(self.norms, units, strict=True):
             norm.build((None, width))
 
-    def call(self, x: Any, skip: int = 0) -> tf.Tensor:
-        total = x if skip else 0.0
-        for block, norm in zip(self.blocks[skip:], self.norms[skip:], strict=True):
-            x = norm(block(x, skipped=total))
-            total += x
-        return x
+    def first(self, x: Any) -> tf.Tensor:
+        return self.norms[0](self.blocks[0](x))
+
+    def after_first(self, h: tf.Tensor) -> tf.Tensor:
+        total = h
+        for block, norm in zip(self.blocks[1:], self.norms[1:], strict=True):
+            fits = total.shape[-1] == norm.gamma.shape[0]
+            h = norm(block(h, skipped=total if fits else 0.0))
+            total = total + h if fits else h
+        return h
 
 
 STACKS = {"none": Stack, "dense": DenseStack}

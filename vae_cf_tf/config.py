@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,32 @@ def flagfile_settings(path: Path) -> dict[str, Any]:
     """The settings of a flagfile and of those that it includes, by name."""
     pairs = (line.lstrip("-").partition("=") for line in flagfiles.flags_in(path))
     return {name: parsed(name, value) for name, _, value in pairs}
+
+
+def written(value: Any) -> str:
+    """A setting's value as a flag takes it: a number in as few digits as tell it from every other."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def nearest_flagfile(config: Config, *titles: str) -> tuple[Path, list[str]]:
+    """The shipped flagfile that is nearest to the settings under these headings, and those that differ from it."""
+    different: dict[Path, list[str]] = {}
+    for path in flagfiles.shipped():
+        theirs = Config(**flagfile_settings(path))
+        different[path] = [n for n in fields_of(*titles) if getattr(config, n) != getattr(theirs, n)]
+    nearest = min(different, key=lambda path: len(different[path]))
+    return nearest, different[nearest]
+
+
+def as_flags(config: Config) -> list[str]:
+    """Flags that make these settings, but for the folders of the run; the shortest that a shipped flagfile allows."""
+    path, names = nearest_flagfile(config, DATA, SPLIT, MODEL, TRAINING, EVALUATION)
+    return [f"--flagfile={os.path.relpath(path)}", *(f"--{name}={written(getattr(config, name))}" for name in names)]
+
+
+def fields_of(*titles: str) -> list[str]:
+    """Names of the settings under these headings."""
+    return [field.name for field in dataclasses.fields(Config) if field.metadata["group"] in titles]
 
 
 def groups() -> dict[str, list[str]]:

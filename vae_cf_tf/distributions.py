@@ -7,6 +7,9 @@ import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 
+_FLOAT32_LOG_VARIANCE = -4.0
+"""Smallest log-variance for which float32 computes `MixtureOfNormals.log_prob`."""
+
 
 def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distribution:
     """N(mean, diag(exp(log_variance))) over the last axis, [batch, latent]."""
@@ -31,22 +34,28 @@ def anchored(base: tuple[tf.Tensor, tf.Tensor], own: tuple[tf.Tensor, tf.Tensor]
 class MixtureOfNormals(tfd.Distribution):
     """1/K Σ_k N(z; mean_k, diag exp(log_variance_k)), one mixture shared by all rows.
 
-    Leaving one out, row k has the mixture of the K − 1 others instead.
+    With `left_out`, a row has the mixture of the other K − 1 components.
 
     Differs from `tfd.MixtureSameFamily` in that its log_prob never builds a [batch, K, latent] tensor: the exponent of
-    a diagonal Gaussian is linear in (z², z), so all components of all rows are two matrix products.
+    a diagonal Gaussian is linear in (z², z), so all components of all rows are two matrix products. Where variances
+    are small, the two nearly cancel and are computed in float64.
 
     Args:
       mean: float [K, latent].
       log_variance: float [K, latent].
-      leave_one_out: see above; the batch then has K rows.
+      left_out: int32 [batch], the component that each row does without, −1 for none of them; None: no row does
+        without any, and log_prob takes any number of rows.
     """
 
     def __init__(
-        self, mean: tf.Tensor, log_variance: tf.Tensor, leave_one_out: bool = False, name: str = "MixtureOfNormals"
+        self,
+        mean: tf.Tensor,
+        log_variance: tf.Tensor,
+        left_out: tf.Tensor | None = None,
+        name: str = "MixtureOfNormals",
     ):
         parameters = dict(locals())
-        self._leave_one_out = leave_one_out
+        self._left_out = left_out
         with tf.name_scope(name):
             self._loc = tf.convert_to_tensor(mean)
             self._log_variance = tf.convert_to_tensor(log_variance)
@@ -60,10 +69,10 @@ class MixtureOfNormals(tfd.Distribution):
         )
 
     def _batch_shape(self):
-        return self._loc.shape[:1] if self._leave_one_out else tf.TensorShape([])
+        return tf.TensorShape([]) if self._left_out is None else self._left_out.shape
 
     def _batch_shape_tensor(self):
-        return tf.shape(self._loc)[:1] if self._leave_one_out else tf.constant([], tf.int32)
+        return tf.constant([], tf.int32) if self._left_out is None else tf.shape(self._left_out)
 
     def _event_shape(self):
         return self._loc.shape[-1:]
@@ -73,23 +82,30 @@ class MixtureOfNormals(tfd.Distribution):
 
     def _log_prob(self, z: tf.Tensor) -> tf.Tensor:
         flat = tf.reshape(z, [-1, tf.shape(z)[-1]])  # [N, D]
-        centre = tf.stop_gradient(tf.reduce_mean(self._loc, axis=0))  # small numbers lose fewer digits when squared
-        flat, mean = flat - centre, self._loc - centre
-        precision = tf.exp(-self._log_variance)  # [K, D]
-        weighted = mean * precision
-        components, latent = tf.shape(mean)[0], tf.shape(mean)[1]
-        constant = -0.5 * tf.reduce_sum(mean * weighted + self._log_variance, axis=1)  # [K]
-        counted = tf.maximum(components - 1, 1) if self._leave_one_out else components
-        constant -= 0.5 * math.log(2 * math.pi) * tf.cast(latent, z.dtype) + tf.math.log(tf.cast(counted, z.dtype))
-        exponent = tf.matmul(flat, weighted, transpose_b=True) - 0.5 * tf.matmul(flat**2, precision, transpose_b=True)
-        exponent += constant  # [N, K]
-        if self._leave_one_out:
-            exponent = tf.linalg.set_diag(exponent, tf.fill([components], z.dtype.min / 2))
-        return tf.reshape(tf.reduce_logsumexp(exponent, axis=1), tf.shape(z)[:-1])
+        exponent = self._exponents(flat)  # [N, K]
+        counted = tf.cast(tf.shape(self._loc)[0], z.dtype)
+        if self._left_out is not None:
+            absent = tf.one_hot(self._left_out, tf.shape(self._loc)[0], on_value=True, off_value=False)
+            exponent = tf.where(absent, tf.constant(-math.inf, z.dtype), exponent)
+            counted -= tf.cast(self._left_out >= 0, z.dtype)  # [N]
+        return tf.reshape(tf.reduce_logsumexp(exponent, axis=1) - tf.math.log(counted), tf.shape(z)[:-1])
+
+    def _exponents(self, z: tf.Tensor) -> tf.Tensor:
+        """log N(z_n; mean_k, diag exp(log_variance_k)) for z [N, D]: [N, K]."""
+        parts = (z, self._loc, self._log_variance)
+        if self.dtype == tf.float64:
+            return _log_densities(*parts)
+        # float32 loses .002 nats at a log-variance of −4, .07 at −8 and 4.5 at −12 (latent 200); float64 takes 6 ms
+        # instead of 2 at batch 200, K 1000.
+        return tf.cond(
+            tf.reduce_min(self._log_variance) < _FLOAT32_LOG_VARIANCE,
+            lambda: tf.cast(_log_densities(*(tf.cast(p, tf.float64) for p in parts)), self.dtype),
+            lambda: _log_densities(*parts),
+        )
 
     def _sample_n(self, n: tf.Tensor, seed=None) -> tf.Tensor:
-        if self._leave_one_out:
-            raise NotImplementedError("A mixture that leaves one out is for densities; sample the whole one.")
+        if self._left_out is not None:
+            raise NotImplementedError("A mixture that leaves components out is for densities; sample the whole one.")
         which_seed, noise_seed = tfp.random.split_seed(seed)
         which = tf.random.stateless_uniform([n], which_seed, 0, tf.shape(self._loc)[0], dtype=tf.int32)
         noise = tf.random.stateless_normal([n, tf.shape(self._loc)[1]], noise_seed, dtype=self.dtype)
@@ -97,3 +113,14 @@ class MixtureOfNormals(tfd.Distribution):
 
     def _mean(self) -> tf.Tensor:
         return tf.reduce_mean(self._loc, axis=0)
+
+
+def _log_densities(z: tf.Tensor, mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+    """log N(z_n; mean_k, diag exp(log_variance_k)) for z [N, D] and parameters [K, D], as two products: [N, K]."""
+    centre = tf.stop_gradient(tf.reduce_mean(mean, axis=0))  # small numbers lose fewer digits when squared
+    z, mean = z - centre, mean - centre
+    precision = tf.exp(-log_variance)
+    weighted = mean * precision
+    constant = -0.5 * tf.reduce_sum(mean * weighted + log_variance + math.log(2 * math.pi), axis=1)  # [K]
+    squares = tf.matmul(z**2, precision, transpose_b=True)
+    return tf.matmul(z, weighted, transpose_b=True) - 0.5 * squares + constant

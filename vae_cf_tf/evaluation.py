@@ -73,7 +73,10 @@ def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:
     def rank(fold_in: sp.csr_matrix) -> np.ndarray:
         scores = np.array(score(fold_in), copy=True)
         scores[fold_in.nonzero()] = -np.inf
-        best = np.sort(np.argpartition(-scores, metrics.TOP - 1, axis=1)[:, : metrics.TOP], axis=1)
+        last = -np.partition(-scores, metrics.TOP - 1, axis=1)[:, metrics.TOP - 1, None]  # the lowest score that counts
+        above, level = scores > last, scores == last
+        room = metrics.TOP - above.sum(axis=1, keepdims=True)
+        best = np.nonzero(above | (level & (np.cumsum(level, axis=1) <= room)))[1].reshape(-1, metrics.TOP)
         order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
         return np.take_along_axis(best, order, 1)
 

@@ -53,14 +53,22 @@ def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = ()) ->
     Raises:
       UserError: another process holds the lock.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / LOCK, "a") as lock:
-        for wait in [*waits, None]:
+    path = Path(folder) / LOCK
+    is_new = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for wait in [*waits, None]:
+        with open(path, "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError as error:
                 if wait is None:
                     raise UserError(busy) from error
                 time.sleep(wait)
-        yield lock.fileno()
+                continue
+            try:
+                yield lock.fileno()
+            finally:
+                if is_new and os.listdir(path.parent) == [LOCK]:  # nothing was written: leave nothing
+                    path.unlink()
+                    path.parent.rmdir()
+            return

@@ -35,7 +35,7 @@ def keep_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     float per element; other rates use 16 bits, and are met to 2⁻¹⁷.
     """
     dtype, levels = (tf.uint8, 256) if (256 * rate).is_integer() else (tf.uint16, 65536)
-    size = tf.reduce_prod(shape)
+    size = tf.reduce_prod(tf.cast(shape, tf.int64))  # K × items can be 2³¹ and more
     words = tf.random.stateless_uniform([size // (4 // dtype.size) + 1], seed, minval=None, maxval=None, dtype=tf.int32)
     parts = tf.reshape(tf.bitcast(words, dtype), [-1])[:size]
     return tf.reshape(parts >= tf.cast(round(levels * rate), dtype), shape)

@@ -9,7 +9,7 @@ Two experts that both know how popular items are count it twice when they are mu
 of what they share, as Hinton 2002 does for experts and as Menon et al. 2021, section 4, adjust logits by log priors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -59,7 +59,7 @@ class ItemPath(keras.layers.Layer):
         self.neighbours = min(num_items, max(1, megabytes * 10**6 // (8 * num_items)))
         self.whole = 4 * num_items**2 <= megabytes * 10**6
         if self.whole:
-            self.b = Linear(num_items, num_items, name="b")
+            self.b = Linear(num_items, num_items, items=num_items, name="b")
             self.b.trainable = False
         else:
             shape = (num_items, self.neighbours)
@@ -158,23 +158,38 @@ class Tried(NamedTuple):
     ndcg: float
 
 
+LARGEST = Tried(weight=2.0**16, discount=4.0, ndcg=1.0)
+"""Where the search for larger values ends."""
+
+
+class Choice(NamedTuple):
+    """What `choose` found."""
+
+    best: Tried
+    tried: list[Tried]  # first that without the path
+    at_edge: list[str]  # of weight and discount, those whose best value is the largest that was tried
+
+
 def choose(
     parts: Callable[[tf.RaggedTensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     held_out: HeldOut,
     batch_size: int,
     discounts: Sequence[float] = DISCOUNTS,
-) -> tuple[Tried, list[Tried]]:
-    """The w and τ that rank held-out users best, and all that were tried: w with τ = 0, then τ with that w and above.
+) -> Choice:
+    """The w and τ that rank held-out users best: w with τ = 0, then τ with that w and larger ones.
+
+    Where the largest value that was tried is the best, larger ones are tried, up to LARGEST.
 
     Args:
       parts: from histories to log-probabilities without the path, xB, and τ_x log n at τ = 1; float [batch, items]
         each.
       held_out: users, none of whom was trained on.
       batch_size: users at a time.
-      discounts: values of τ.
+      discounts: values of τ; none: τ stays 0.
     """
     judged = held_out.with_targets()
     at_once = evaluation.users_at_once(batch_size, judged.target.shape[1])
+    tried: dict[tuple[float, float], Tried] = {}
 
     @tf.function(input_signature=[batches.HISTORIES, tf.TensorSpec([None, 2])])
     def ranked(histories, pairs):
@@ -186,13 +201,27 @@ def choose(
             parallel_iterations=1,
         )
 
-    def judge(pairs: list[tuple[float, float]]) -> list[Tried]:
-        found = [ranked(histories, pairs).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
-        values = [evaluation.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(found, axis=1)]
-        return [Tried(*pair, float(value)) for pair, value in zip(pairs, values, strict=True)]
+    def best_of(pairs: Iterable[tuple[float, float]]) -> Tried:
+        """The best of all pairs up to these."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in tried]
+        if new:
+            lists = [ranked(histories, new).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
+            values = [evaluation.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(lists, axis=1)]
+            tried.update({pair: Tried(*pair, float(value)) for pair, value in zip(new, values, strict=True)})
+        return max(tried.values(), key=lambda t: t.ndcg)
 
-    tried = judge([(weight, 0.0) for weight in WEIGHTS])
-    best = max(tried, key=lambda t: t.ndcg)
-    more = dict.fromkeys((best.weight * factor, tau) for factor in FACTORS for tau in discounts if tau)
-    tried += judge(list(more)) if more else []
-    return max(tried, key=lambda t: t.ndcg), tried
+    def edges(best: Tried) -> list[str]:
+        largest = {name: max(getattr(t, name) for t in tried.values()) for name in Tried._fields[:2]}
+        return [name for name, value in largest.items() if value and getattr(best, name) == value]
+
+    best = best_of((weight, 0.0) for weight in WEIGHTS)
+    best = best_of((best.weight * factor, tau) for factor in FACTORS for tau in discounts if tau)
+    while wanting := [name for name in edges(best) if getattr(best, name) < getattr(LARGEST, name)]:
+        factors = FACTORS if "weight" in wanting else (1.0,)
+        steps = (0.0, 0.2, 0.4) if "discount" in wanting else (0.0,)
+        best = best_of(
+            (min(best.weight * factor, LARGEST.weight), min(round(best.discount + step, 1), LARGEST.discount))
+            for factor in factors
+            for step in steps
+        )
+    return Choice(best, list(tried.values()), edges(best))

@@ -38,6 +38,10 @@ class _ItemLikelihood(tfd.Distribution):
     def _event_shape_tensor(self):
         return tf.shape(self._f)[-1:]
 
+    def item_log_probs(self) -> tf.Tensor:
+        """Log-probability of each item to be the one chosen, if one is: log softmax(f), in the order of f."""
+        return tf.nn.log_softmax(self._f)
+
     def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """log_prob of the multi-hot rows of histories, int32 [batch, (items)]: float [batch]."""
         return self.log_prob(tf.cast(multi_hot(histories, self._f.shape[-1]), self.dtype))
@@ -58,9 +62,6 @@ class Multinomial(_ItemLikelihood):
 
     def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
         return _sum_of_log_softmax(self._f, histories.values, rows_of(histories))
-
-    def item_log_probs(self) -> tf.Tensor:
-        return tf.nn.log_softmax(self._f)
 
 
 def _own(f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -117,7 +118,10 @@ def sampled_log_softmax(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_in
 
 
 class Bernoulli(_ItemLikelihood):
-    """Σ_i x_i log σ(f_i) + (1−x_i) log(1−σ(f_i)): the logistic likelihood (Liang et al. 2018, equation 4)."""
+    """Σ_i x_i log σ(f_i) + (1−x_i) log(1−σ(f_i)): the logistic likelihood (Liang et al. 2018, equation 4).
+
+    Given that exactly one x_i is 1, it is item i with probability softmax(f)_i: the odds of an item are exp f_i.
+    """
 
     def __init__(self, f: tf.Tensor, name: str = "Bernoulli"):
         super().__init__(f, dict(locals()), name)
@@ -125,15 +129,11 @@ class Bernoulli(_ItemLikelihood):
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         return -tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(x, self._f), axis=-1)
 
-    def item_log_probs(self) -> tf.Tensor:
-        return tf.math.log_sigmoid(self._f)
-
 
 class Gaussian(_ItemLikelihood):
     """−Σ_i (c_i/2)(x_i − f_i)², c_i = `confidence` where x_i = 1, else `confidence_zero` (Liang et al., equation 3).
 
-    A density of x and not a probability of an item; `item_log_probs` normalises f over the catalogue, which leaves the
-    ranking by f as it is.
+    A density of x, which knows no probability of an item: `item_log_probs` only keeps the order of f.
     """
 
     def __init__(self, f: tf.Tensor, confidence: float = 10.0, confidence_zero: float = 1.0, name: str = "Gaussian"):
@@ -144,9 +144,6 @@ class Gaussian(_ItemLikelihood):
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         weight = self._confidence_zero + (self._confidence - self._confidence_zero) * x
         return -0.5 * tf.reduce_sum(weight * (x - self._f) ** 2, axis=-1)
-
-    def item_log_probs(self) -> tf.Tensor:
-        return tf.nn.log_softmax(self._f)
 
 
 LIKELIHOODS = {"multinomial": Multinomial, "bernoulli": Bernoulli, "gaussian": Gaussian}

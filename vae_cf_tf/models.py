@@ -152,9 +152,16 @@ class Autoencoder(keras.Model):
         c = self.config
         self.steps_per_pass, steps_per_epoch = steps_per_pass, steps_per_pass * c.passes
         self.annealing = KLAnnealing(c.beta_cap, c.beta_warmup, c.beta_unit, steps_per_epoch)
-        self.compile(optimizer=OPTIMIZERS[c.optimizer](c.learning_rate))
+        # Never XLA, which Keras would choose on a GPU: it has no kernel for sums over bags of items.
+        self.compile(optimizer=OPTIMIZERS[c.optimizer](c.learning_rate, by_rows=self._by_rows()), jit_compile=False)
         self.optimizer.build(self.trainable_variables)
         return self
+
+    def _by_rows(self) -> list[keras.Variable]:
+        """The variables of which a step updates only the rows that it used."""
+        output = self.decoder.output_layer
+        first = [layer.kernel for layer in self._flatten_layers() if isinstance(layer, Linear) and layer.rows_only]
+        return [*first, output.kernel, output.bias] if output.by_unit else first
 
     def train_step(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """One step on −log p(x|z) + β·KL, averaged over the batch; β follows the annealing schedule.
@@ -217,7 +224,7 @@ class Autoencoder(keras.Model):
     def _decay(self) -> tf.Tensor:
         if not self.config.weight_decay:
             return tf.zeros([])
-        kernels = [layer.kernel for layer in self._flatten_layers() if isinstance(layer, Linear)]
+        kernels = [v.kernel for v in self._flatten_layers() if isinstance(v, Linear) and v.kernel.trainable]
         return 2 * self.config.weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(k)) for k in kernels])
 
 
@@ -282,7 +289,7 @@ class VAE(Variational):
         self.own_encoder = _untrained(self._encoder("own_encoder")) if config.prior_own else None
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
-        return (self.encoder(self.first_input(histories))[0],)
+        return (self.encoder.mean(self.first_input(histories)),)
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         x_seed, z_seed, prior_seed = _split_seed(seed, 3)
@@ -329,15 +336,16 @@ class HierarchicalVAE(Variational):
 
     def _lower_encoder(self, name: str) -> ConditionalEncoder:
         c = self.config
-        width, layers = (self.num_items, c.layers) if c.lower_encoder == "items" else (c.hidden_dim, 0)
-        return ConditionalEncoder(width, layers=layers, skips=c.encoder_skips, **self.widths, name=name)
+        shape = {"skips": c.encoder_skips, "name": name} | self.widths
+        if c.lower_encoder == "items":
+            return ConditionalEncoder(self.num_items, layers=c.layers, items=self.num_items, **shape)
+        return ConditionalEncoder(c.hidden_dim, layers=0, **shape)
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         x = self.first_input(histories)
         h = self.encoder.hidden(x)
-        z2, _ = self.encoder.heads(h)
-        z1, _ = self.lower_encoder(x if self.config.lower_encoder == "items" else h, z2)
-        return z1, z2
+        z2 = self.encoder.heads.mean(h)
+        return self.lower_encoder.mean(x if self.config.lower_encoder == "items" else h, z2), z2
 
     def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> Terms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = _split_seed(seed, 5)
@@ -384,17 +392,22 @@ def build(config: Config, num_items: int, train: sp.csr_matrix | None = None) ->
         model = DAE(config, num_items, density)
     else:
         users = None
-        if train is not None and (
-            config.prior in ("hidden_vamp", "user_vamp", "batch_vamp") or config.pseudo_init == "users"
-        ):
+        if train is not None and starts_from_users(config):
             users = random_users(train, config.pseudo_inputs, config.seed)
         model = MODELS[config.latent](config, num_items, density, users)
     if config.softmax_samples and train is not None:
         model.log_inclusion = tf.constant(log_inclusion(train, config.batch_size, config.softmax_samples))
         for layer in model._flatten_layers():
-            if isinstance(layer, Linear) and layer.input_dim >= num_items:
+            if isinstance(layer, Linear) and layer.items:
                 layer.rows_only = True
     return model
+
+
+def starts_from_users(config: Config) -> bool:
+    """Whether the prior's components are, or start from, training users."""
+    if config.prior == "vamp":
+        return config.pseudo_init == "users"
+    return config.prior != "standard"
 
 
 def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.ndarray:
@@ -407,9 +420,9 @@ def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.nda
 
 
 def random_users(train: sp.csr_matrix, k: int, seed: int) -> sp.csr_matrix:
-    """K training users, the same one twice only where there are fewer: [K, items]."""
+    """K training users, or all of them where there are fewer: [min(K, users), items]."""
     rng = np.random.default_rng([seed, 1])
-    return train[rng.choice(train.shape[0], size=k, replace=train.shape[0] < k)]
+    return train[rng.choice(train.shape[0], size=min(k, train.shape[0]), replace=False)]
 
 
 def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matrix | None) -> keras.layers.Layer:
@@ -424,13 +437,14 @@ def _prior(config: Config, encoder: Encoder, num_items: int, users: sp.csr_matri
         if users is None:  # only the shape counts: the weights are loaded
             start = np.zeros((config.pseudo_inputs, config.hidden_dim), np.float32)
         else:
-            start = encoder.hidden.blocks[0](hist.unit_norm(ragged(users)))
+            start = encoder.hidden.first(hist.unit_norm(ragged(users)))
         return HiddenVampPrior(encoder.after_first_block, start, name="prior")
     start = None
     if config.pseudo_init == "users" and users is not None:
         noise = np.random.default_rng([config.seed, 2]).normal(0, 0.01, users.shape)
         start = (users.toarray() + noise).astype(np.float32)
-    return VampPrior(encoder, config.pseudo_inputs, num_items, start, name="prior")
+    pseudo_inputs = config.pseudo_inputs if start is None else len(start)
+    return VampPrior(encoder, pseudo_inputs, num_items, start, name="prior")
 
 
 def _split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:

@@ -167,14 +167,19 @@ class BatchVampPrior(UserVampPrior):
     The VampPrior stands in for the mixture of all users' posteriors, the optimal prior, at K learned points (Tomczak &
     Welling 2018, equations 8 and 9); this estimates it from the users at hand, whose posteriors are known already, so
     that it costs its density alone. Differs from `UserVampPrior` in that components are new in every step, and pass on
-    gradients. Outside training it is that prior.
+    gradients. Outside training, and for a batch of one user, who has no others, it is that prior.
     """
 
     def distribution(
         self, rate: float = 0.0, seed: tf.Tensor | None = None, batch: Posteriors | None = None
     ) -> tfd.Distribution:
         """The prior of a training batch's users, or, without a batch, that of `UserVampPrior`."""
-        return super().distribution() if batch is None else MixtureOfNormals(*batch, leave_one_out=True)
+        if batch is None:
+            return super().distribution()
+        size = tf.shape(batch[0])[0]
+        users = tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances)
+        parameters = tf.cond(size > 1, lambda: batch, lambda: users)
+        return MixtureOfNormals(*parameters, left_out=tf.where(size > 1, tf.range(size), -1))
 
 
 PRIORS = ("standard", "vamp", "hidden_vamp", "user_vamp", "batch_vamp")

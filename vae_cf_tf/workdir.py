@@ -1,11 +1,14 @@
-"""The folder of a run: what is where, and whose it is."""
+"""Paths and file formats of one training run."""
 
+import contextlib
 import csv
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vae_cf_tf import files
 from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
@@ -13,7 +16,7 @@ from vae_cf_tf.files import written_aside
 
 
 class Workdir:
-    """Names and formats of a run's files; `docs` of each are in the README.
+    """The folder of a run. docs of each file are in the README.
 
     Args:
       path: the folder.
@@ -30,16 +33,22 @@ class Workdir:
         self.baselines = self.path / "baselines.json"
         self.tensorboard = self.path / "tensorboard"
 
+    def locked(self) -> contextlib.AbstractContextManager[int]:
+        """Keeps other processes from training in this folder."""
+        return files.locked(
+            self.path, f"Another process is at work in {self.path}. Wait for it to end, or give another --workdir."
+        )
+
     def check(self, config: Config) -> None:
-        """Raises where the folder holds a run of another configuration."""
+        """Raises UserError where the folder holds a run of another configuration."""
         if not self.config_file.exists():
             return
         stored = self.config()
         if names := stored.differences(config):
-            changes = "; ".join(f"{n} is {getattr(stored, n)!r} there and {getattr(config, n)!r} here" for n in names)
+            lines = [f"  --{n}={getattr(stored, n)} there, --{n}={getattr(config, n)} here" for n in names]
             raise UserError(
-                f"The workdir {self.path} belongs to another configuration: {changes}. "
-                "Give another --workdir, or the settings it was made with."
+                f"Give another --workdir, or the settings that {self.path} was made with. They differ in:\n"
+                + "\n".join(lines)
             )
 
     def claim(self, config: Config, split: Split) -> None:
@@ -51,14 +60,18 @@ class Workdir:
             split.save(self.path)
 
     def config(self) -> Config:
-        """The run's configuration."""
+        """The run's configuration.
+
+        Raises:
+          UserError: the folder is no run's, or the file is damaged.
+        """
         if not self.config_file.exists():
             raise UserError(
                 f"{self.path} is not the workdir of a run: it has no {self.config_file.name}. Train one first."
             )
         try:
-            return Config.from_json(self.config_file.read_text())
-        except ValueError as error:
+            return Config.from_json(self.config_file.read_text(encoding="utf-8"))
+        except (ValueError, UserError) as error:
             raise UserError(f"{self.config_file} cannot be read ({error}). Give another --workdir.") from error
 
     def has_split(self) -> bool:
@@ -70,18 +83,47 @@ class Workdir:
 
     def write_history(self, rows: Iterable[dict[str, Any]]) -> None:
         rows = list(rows)
-        with written_aside(self.history) as aside, open(aside, "w", newline="") as f:
+        with written_aside(self.history) as aside, open(aside, "w", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
+    def read_metrics(self) -> dict[str, Any]:
+        """What metrics.json holds.
+
+        Raises:
+          UserError: the run is not finished, or the file is damaged.
+        """
+        try:
+            values = json.loads(self.metrics.read_text(encoding="utf-8"))
+            _ = [values[part]["ndcg@100"]["mean"] + values[part]["ndcg@100"]["stderr"] for part in PARTS]
+            _ = int(values["best_epoch"]), int(values["epochs"]), values["config"], values["model_id"]
+            _ = [baseline["label"] for baseline in values["baselines"]]
+        except FileNotFoundError as error:
+            raise UserError(
+                f"The run in {self.path} is not finished: it has no {self.metrics.name}. Start trainers.main again "
+                "with the same settings."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise UserError(
+                f"{self.metrics} is damaged ({error}). Start trainers.main again with the same settings; it is written "
+                "anew."
+            ) from error
+        return values
+
     def write_metrics(self, values: dict[str, Any]) -> None:
-        _write_json(self.metrics, values)
-
-    def write_baselines(self, values: dict[str, Any]) -> None:
-        _write_json(self.baselines, values)
+        write_json(self.metrics, values)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+PARTS = ("test", "validation")
+"""The held-out users: those for the result, and those on whom epochs and settings are chosen."""
+
+
+def write_json(path: Path, values: Any) -> None:
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(values, indent=1) + "\n")
+        aside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def identity(*parts: str) -> str:
+    """16 hexadecimal digits of several texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_cf_tf.config import DATA, SPLIT, Config, parsed
+from vae_cf_tf.config import DATA, SPLIT, Config, fields_of, parsed, written
 from vae_cf_tf.errors import UserError
 
 Settings = dict[str, Any]
@@ -14,7 +14,7 @@ Axis = list[Settings]
 """The choices of one thing that varies; a choice may be several settings."""
 
 # A sweep compares on one split, and gives each run its folder and its seed.
-OF_THE_DATA = [f.name for f in dataclasses.fields(Config) if f.metadata["group"] in (DATA, SPLIT)]
+OF_THE_DATA = fields_of(DATA, SPLIT)
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
 EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
@@ -86,7 +86,7 @@ def expand(
         for fits, settings in rules:
             if all(getattr(config, name) == value for name, value in fits.items()):
                 config = dataclasses.replace(config, **settings)
-        made.append(Configuration(written(varied, "_"), varied, config))
+        made.append(Configuration(described(varied, "_"), varied, config))
     return made
 
 
@@ -115,12 +115,8 @@ def usual_reference(plan: str, points: Sequence[Configuration]) -> Settings:
     return {n: v for n, v in REFERENCES[plan].items() if any(point.varied.get(n) == v for point in points)}
 
 
-def written(settings: Mapping[str, Any], between: str = ", ") -> str:
-    return between.join(f"{name}={shown(value)}" for name, value in settings.items())
-
-
-def shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def described(settings: Mapping[str, Any], between: str = ", ") -> str:
+    return between.join(f"{name}={written(value)}" for name, value in settings.items())
 
 
 def _overridden(axis: Axis, given: Settings) -> Axis:

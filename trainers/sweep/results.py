@@ -1,6 +1,7 @@
 """What a sweep found: a mean over seeds for each configuration, and paired differences on the same users."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from trainers.sweep.plans import Configuration, reference_of
 from trainers.sweep.work import Task
 from trainers.sweep.worker import PER_USER
 from vae_cf_tf import comparison
+from vae_cf_tf.config import as_flags
 
 METRICS = ("ndcg@100", "recall@20", "recall@50")
 DECIDES = "ndcg@100"
@@ -39,6 +41,7 @@ def collect(
             "name": point.name,
             "settings": point.varied,
             "all_settings": _settings(point),
+            "flags": shlex.join(as_flags(point.config)),
             "runs": [_run(t, values[point.name, t.config.seed]) for t in finished if t.point.name == point.name],
             **{part: _over_seeds(point.name, seeds[point.name], part, values) for part in parts},
         }
@@ -120,6 +123,8 @@ def _settings(point: Configuration) -> dict[str, Any]:
 
 
 def _baselines(path: Path, parts: Sequence[str]) -> dict[str, Any]:
+    """Figures of the baselines by label."""
     if not path.exists():
         return {}
-    return {name: {part: figures[part] for part in parts} for name, figures in json.loads(path.read_text()).items()}
+    found = json.loads(path.read_text(encoding="utf-8"))["baselines"]
+    return {baseline["label"]: {part: baseline[part] for part in parts} for baseline in found}

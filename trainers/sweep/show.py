@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from trainers import plotting
-from trainers.sweep.plans import shown, written
+from trainers.sweep.plans import described
 from trainers.sweep.results import DECIDES, METRICS
+from vae_cf_tf.config import written
 from vae_cf_tf.files import written_aside
 
 Found = dict[str, Any]
@@ -53,8 +54,8 @@ def markdown(found: Found, failed: Mapping[str, str]) -> str:
                 [*_cells(row, names), *(_difference(row["difference"][part][m]) for m in METRICS)]
                 for row in compared
             ])  # fmt: skip
-            same = f"the one with {written(found['reference'])} and otherwise its own settings"
-            of = same if found["reference"] else f"the best on validation, {written(_best(found)['settings'])}"
+            same = f"the one with {described(found['reference'])} and otherwise its own settings"
+            of = same if found["reference"] else f"the best on validation, {described(_best(found)['settings'])}"
             lines += [f"The reference of a configuration is {of}.", ""]
     lines += [
         "A difference is the mean over the users of the difference between two configurations, each a user's mean over "
@@ -65,8 +66,12 @@ def markdown(found: Found, failed: Mapping[str, str]) -> str:
     if "test" not in found["parts"]:
         lines += ["The best of many owes a part of its figure to chance: report it on test users, once.", ""]
     best = _best(found)
-    flags = " ".join(f"--{name}={shown(value)}" for name, value in best["settings"].items())
-    lines += [f"Best on validation ({_metric(DECIDES)} {best['validation'][DECIDES]['mean']:.4f}): `{flags}`", ""]
+    lines += [
+        f"Best on validation ({_metric(DECIDES)} {best['validation'][DECIDES]['mean']:.4f}):",
+        "",
+        f"    python -m trainers.main {best['flags']}",
+        "",
+    ]
     if failed:
         lines += ["## Failed", "", *(f"- {folder}: {error}" for folder, error in failed.items()), ""]
     return "\n".join(lines)
@@ -81,7 +86,7 @@ def _differing(rows: Sequence[Found]) -> list[str]:
 
 
 def _cells(row: Found, names: Sequence[str]) -> list[str]:
-    return [shown(row["all_settings"][name]) for name in names]
+    return [written(row["all_settings"][name]) for name in names]
 
 
 def _best(found: Found) -> Found:
@@ -100,7 +105,7 @@ def _constant(found: Found) -> str:
     rows = found["configurations"]
     hidden = {*_differing(rows), "eval_batch_size", "checkpoint_seconds", "ease_l2", "ease_max_items"}
     same = {n: v for n, v in rows[0]["all_settings"].items() if n not in hidden and v != ""}
-    return "All with " + ", ".join(f"`--{name}={shown(value)}`" for name, value in same.items()) + "."
+    return "All with " + ", ".join(f"`--{name}={written(value)}`" for name, value in same.items()) + "."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -155,4 +160,4 @@ def _group(row: Found) -> tuple:
 
 def _label(row: Found, names: Sequence[str]) -> str:
     values = row["all_settings"]
-    return " · ".join(values[n] if isinstance(values[n], str) else f"{n} {shown(values[n])}" for n in names)
+    return " · ".join(values[n] if isinstance(values[n], str) else f"{n} {written(values[n])}" for n in names)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from trainers.sweep.plans import OF_THE_DATA, Configuration, written
+from trainers.sweep.plans import OF_THE_DATA, Configuration, described
 from trainers.sweep.worker import FINISHED, PER_USER
 from vae_cf_tf import metrics
 from vae_cf_tf.config import Config
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        return f"{written(self.point.varied)}, seed={self.config.seed}"
+        return f"{described(self.point.varied)}, seed={self.config.seed}"
 
     def seconds(self) -> float | None:
         """How long the finished run took; None for one that is not finished."""

@@ -1,0 +1,276 @@
+"""Every flag is alive: its values are taken, those past its bounds refused, and it changes what it says it changes."""
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import FLAGFILES, ROOT, synthetic_events
+from typed import here, mistake
+
+from export import card
+from vae_cf_tf.config import Config
+from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.errors import UserError
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+TINY = ("--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--epochs=2", "--ease_l2=50",
+        "--learning_rate=0.01")  # fmt: skip
+VAMP, EVCF, DAE, BASELINE, WIDE = ("vamp", "evcf", "multdae", "baseline", "wide")
+# By flag: the flagfile, other flags, and a value that must change the outcome.
+EFFECTS = {
+    "user_column": (BASELINE, ("--data=ratings",), "friend"),
+    "item_column": (BASELINE, ("--data=ratings",), "other"),
+    "rating_column": (BASELINE, ("--data=ratings",), "stars"),
+    "item_titles": (BASELINE, (), "titles.csv"),
+    "threshold": (BASELINE, ("--data=ratings",), "3"),
+    "min_items_per_user": (BASELINE, (), "12"),
+    "min_users_per_item": (BASELINE, (), "6"),
+    "heldout_users": (BASELINE, (), "30"),
+    "fold_in_share": (BASELINE, (), "0.6"),
+    "split_seed": (BASELINE, (), "3"),
+    "latent": (BASELINE, (), "hierarchical"),
+    "prior": (EVCF, (), "batch_vamp"),
+    "prior_own": (EVCF, (), "0.5"),
+    "block": (EVCF, (), "tanh"),
+    "layers": (EVCF, (), "3"),
+    "encoder_skips": (EVCF, (), "dense"),
+    "lower_encoder": (EVCF, (), "hidden"),
+    "decoder_layers": (EVCF, (), "1"),
+    "hidden_dim": (EVCF, (), "12"),
+    "latent_dim": (EVCF, (), "4"),
+    "likelihood": (EVCF, (), "bernoulli"),
+    "confidence": (BASELINE, ("--likelihood=gaussian",), "20"),
+    "confidence_zero": (BASELINE, ("--likelihood=gaussian",), "2"),
+    "input_dropout": (EVCF, (), "0.25"),
+    "initializer": (EVCF, (), "glorot"),
+    "softmax_samples": (WIDE, (), "50"),
+    "pseudo_inputs": (EVCF, (), "7"),
+    "pseudo_init": (EVCF, (), "users"),
+    "item_path": (BASELINE, (), "linear"),
+    "item_path_discount": (BASELINE, ("--item_path=linear",), "validation"),
+    "item_path_l2": (VAMP, (), "400"),
+    "item_path_mb": (BASELINE, ("--item_path=linear", "--data=wide"), "1"),
+    "item_path_max_items": (VAMP, (), "20"),
+    "dtype_policy": (EVCF, (), "mixed_bfloat16"),
+    "optimizer": (EVCF, (), "adam"),
+    "learning_rate": (EVCF, (), "0.02"),
+    "weight_decay": (DAE, (), "0.01"),
+    "batch_size": (EVCF, (), "20"),
+    "epochs": (EVCF, (), "3"),
+    "patience": (BASELINE, ("--epochs=9", "--beta_warmup=0", "--learning_rate=0.2"), "0"),
+    "encoder_passes": (VAMP, (), "1"),
+    "beta_cap": (EVCF, ("--beta_warmup=0",), "0.9"),
+    "beta_warmup": (EVCF, (), "2"),
+    "beta_scale": (EVCF, ("--beta_warmup=0",), "item"),
+    "beta_unit": (EVCF, (), "step"),
+    "kl": (BASELINE, (), "analytic"),
+    "seed": (EVCF, (), "9"),
+    "ease_l2": (BASELINE, (), "900"),
+    "ease_max_items": (BASELINE, (), "3"),
+}
+# What no outcome shows, and where it is tested.
+NO_EFFECT = {
+    "data": "every test",
+    "dataset": "test_download",
+    "first_layer": "test_models: both forms train alike",
+    "eval_batch_size": "test_evaluation: any size gives the same figures",
+    "checkpoint_seconds": "test_training",
+    "workdir": "every test",
+    "export_dir": "test_belonging",
+}
+
+
+@functools.cache
+def data() -> dict[str, Path]:
+    """Logs by name: of events, of ratings with columns that other flags choose, and of more items."""
+    folder = Path(tempfile.mkdtemp(prefix="flags_"))
+    (folder / "wide").mkdir()
+    log = synthetic_log(users=160, items=130, communities=4, mean_items=20)
+    rng, rows = np.random.default_rng(0), ["user_id,item_id,rating,stars,friend,other"]
+    for user, item in zip(log.users, log.items, strict=True):
+        rows.append(f"{user},{item},{rng.integers(2, 6)},{rng.integers(2, 6)},{(user * 7) % 160},{(item * 3) % 130}")
+    (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
+    (folder / "titles.csv").write_text("id,title\n" + "".join(f"{item},T {item}\n" for item in log.item_ids))
+    return {
+        "events": synthetic_events(folder),
+        "ratings": folder / "ratings.csv",
+        "titles.csv": folder / "titles.csv",
+        "wide": synthetic_events(folder / "wide", users=160, items=600),
+    }
+
+
+def flag(name: str, value: object) -> str:
+    return f"--{name}={data().get(str(value), value)}"
+
+
+class Refused(Exception):
+    """A run ended with status 2 and a line, which this holds."""
+
+
+def outcome(flagfile: str, *more: str) -> dict:
+    """What a run leaves that a user may look at. Raises Refused where it is told to be a user's mistake."""
+    keras.backend.clear_session()
+    workdir = Path(tempfile.mkdtemp(prefix="flags_"))
+    path = next(p for p in FLAGFILES if p.stem == flagfile)
+    flags = [f"--flagfile={path}", f"--data={data()['events']}", f"--workdir={workdir / 'w'}", *TINY]
+    try:
+        typed = here("trainers.main", *flags, *(flag(*f.removeprefix("--").split("=", 1)) for f in more))
+        if typed.status == 2:
+            raise Refused(mistake(typed))
+        assert (typed.status, typed.stderr) == (0, ""), (more, typed)
+        return left(workdir / "w")
+    finally:
+        shutil.rmtree(workdir)
+
+
+def left(workdir: Path) -> dict:
+    values = json.loads((workdir / "metrics.json").read_text())
+    with open(workdir / "history.csv") as f:
+        rows = [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
+    assert all(math.isfinite(v) for row in rows for v in row.values())
+    (version,) = card.versions(workdir / "export")
+    ids = (version / "assets" / "item_ids.txt").read_text().split()
+    served = tf.saved_model.load(str(version)).signatures["serving_default"]
+    scores = served(history=tf.constant([ids[:3]]))["scores"].numpy()
+    assert np.isfinite(scores).all()
+    return {
+        "rows": rows,
+        "test": values["test"],
+        "baselines": values["baselines"],
+        "items": ids,
+        "scores": scores.tolist(),
+        "titles": (version / "assets.extra" / "titles.json").read_text(),
+    }
+
+
+@functools.cache
+def base(flagfile: str, more: tuple[str, ...]) -> dict:
+    return outcome(flagfile, *more)
+
+
+def sample(values: list, fast: int, seed: int) -> list:
+    """Some of the values for every run of the suite; all, of which these are marked, for the slow one."""
+    chosen = set(np.random.default_rng(seed).permutation(len(values))[:fast].tolist())
+    return [v if i in chosen else pytest.param(v, marks=pytest.mark.slow) for i, v in enumerate(values)]
+
+
+def test_the_table_knows_every_flag():
+    assert set(EFFECTS) | set(NO_EFFECT) == set(FIELDS)
+    assert not set(EFFECTS) & set(NO_EFFECT)
+
+
+@pytest.mark.parametrize("name", sample(list(EFFECTS), fast=7, seed=1))
+def test_a_flag_changes_the_outcome(name):
+    flagfile, more, value = EFFECTS[name]
+    assert outcome(flagfile, *more, f"--{name}={value}") != base(flagfile, more)
+
+
+def values_of(name: str) -> list[str]:
+    """Values that a flag takes."""
+    field = FIELDS[name]
+    if field.metadata["choices"]:
+        return [c for c in field.metadata["choices"] if c]
+    low, high = max(field.metadata["low"], 0), field.metadata["high"]
+    small = [low, low + 1, low + 2] if isinstance(field.default, int) else [low, low + 0.3, low + 0.7]
+    return [str(v) for v in small if v <= high]
+
+
+def pairs(count: int, seed: int) -> list[tuple[str, ...]]:
+    """Random flagfiles with two random settings each."""
+    rng = np.random.default_rng(seed)
+    names = [n for n in EFFECTS if not n.endswith("_column") and n not in ("item_titles", "epochs", "ease_l2")]
+    found = []
+    for _ in range(count):
+        chosen = [names[i] for i in rng.permutation(len(names))[:2]]
+        flags = [f"--{name}={rng.choice(values_of(name))}" for name in chosen]
+        found.append((FLAGFILES[rng.integers(len(FLAGFILES))].stem, *flags))
+    return found
+
+
+USERS_MISTAKES = (
+    *("Contradictory flags", "lie between 0 and 1", "too few for", "no held-out user", "The catalogue has"),
+    *("singular", "Training diverged"),
+)
+
+
+@pytest.mark.parametrize("flags", sample(pairs(300, seed=7), fast=12, seed=2), ids=" ".join)
+def test_random_pairs_of_settings_train_and_serve_or_are_refused_in_a_line(flags):
+    line = ""
+    try:
+        outcome(*flags)
+    except Refused as refused:
+        line = str(refused)
+    assert not line or any(words in line for words in USERS_MISTAKES), line
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_bounds_and_choices_are_kept(name):
+    field = FIELDS[name]
+    kind = type(field.default)
+    if field.metadata["choices"]:
+        with pytest.raises(UserError, match=f"--{name} must be one of"):
+            Config(**{name: "nonsense"})
+        mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes one of ")
+    elif kind is not str:
+        mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes a ", "'nonsense'")
+        low, high = field.metadata["low"], field.metadata["high"]
+        step = 1 if kind is int else 1e-9
+        if low > -math.inf:
+            with pytest.raises(UserError, match=f"--{name}"):
+                Config(**{name: kind(low - step)})
+        if high < math.inf:
+            with pytest.raises(UserError, match=f"--{name}"):
+                Config(**{name: kind(high + step)})
+
+
+def test_messages_suggest_what_was_meant(tmp_path):
+    mistake(here("trainers.main", "--epoch=3"), "There is no flag --epoch. Did you mean --epochs?")
+    mistake(here("trainers.main", "--beta-cap=3"), "Did you mean --beta_cap?")
+    mistake(here("trainers.main", "vamp.flags"), "Did you mean --flagfile=vamp.flags?")
+    mistake(here("trainers.main", "epochs=3"), "Did you mean --epochs=3?")
+    mistake(here("trainers.main", "extra"), "Unknown argument 'extra'. Settings are given as --name=value.")
+    mistake(here("trainers.main", "--epochs"), "--epochs has no value. Write --epochs=VALUE.")
+    mistake(here("trainers.main", "--flagfile"), "--flagfile has no value.")
+    mistake(here("trainers.main", "--flagfile=nowhere.flags"), "nowhere.flags cannot be read", "Shipped ones: ")
+    mistake(here("trainers.main", "--flagfile=evcf.flags"), "Did you mean --flagfile=", "trainers/flags/evcf.flags?")
+    path = tmp_path / "my.flags"
+    for text, words in (
+        ("latent=flat\n", "a line that is no flag: 'latent=flat'"),
+        ("--flagfile=my.flags\n", "includes it"),
+        ("--flagfile=other.flags\n", "other.flags cannot be read"),
+        ("--epochs=many\n", "--epochs takes a whole number. Received: 'many'."),
+    ):
+        path.write_text(text)
+        mistake(here("trainers.main", f"--flagfile={path}"), words)
+    path.write_bytes(b"--workdir=\xff\n")
+    mistake(here("trainers.main", f"--flagfile={path}"), "is not UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["trainers.main", "trainers.sweep", "trainers.report", "trainers.benchmark", "export.main", "export.score",
+     "export.client", "export.inspect", "export.benchmark"],
+)  # fmt: skip
+def test_help_ends_well_and_names_every_flag(module):
+    typed = here(module, "--help")
+    assert (typed.status, typed.stderr) == (0, "")
+    assert f"Usage: python -m {module} " in typed.stdout
+    if module.startswith("trainers") and module != "trainers.report":
+        assert all(f"--{name}=" in typed.stdout for name in FIELDS)
+        places = [typed.stdout.index(f"\n{title}:\n") for title in ("Most used", "Data", "Split", "Model", "Training")]
+        assert places == sorted(places)
+
+
+def test_the_defaults_are_the_default_models():
+    from vae_cf_tf.config import flagfile_settings
+
+    assert Config(**flagfile_settings(ROOT / "vamp.flags") | {"workdir": Config().workdir}) == Config()
