@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from export import messages, titles, versions
+from export import card, catalogue, messages, titles
 from vae_cf_tf import commands
 from vae_cf_tf.errors import UserError
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         if not messages.is_utf8(text):
             raise UserError(f"{text!r} holds bytes that are not UTF-8. Ids and names are UTF-8 text.")
     histories = [_parsed(text) for text in argv[1:]]
-    version = versions.version_in(Path(values.titles)) if values.titles else None
+    version = card.version_in(Path(values.titles)) if values.titles else None
     known = titles.read(version) if version else {}
     server = values.server or ("localhost:8501" if values.rest else "localhost:8500")
     answer: list[messages.Ranked] = []
@@ -65,9 +65,9 @@ def main(argv: list[str]) -> None:
         for item, score in ranked[: values.show]:
             print(f"  {score:9.4f}  {item}  {known.get(item, '')}".rstrip())
     if version:
-        catalogue = versions.item_ids(version)
-        counts = [versions.count_ids(history, catalogue) for history in histories]
-        print(versions.unknown_line(*map(sum, zip(*counts, strict=True))))
+        item_ids = catalogue.item_ids(version)
+        counts = [catalogue.count(history, item_ids) for history in histories]
+        print(catalogue.unknown_line(*map(sum, zip(*counts, strict=True))))
 
 
 def _parsed(text: str) -> list[str]:

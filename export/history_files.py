@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from google.protobuf.message import DecodeError
 
-from export import messages, versions
+from export import catalogue, messages
 from vae_cf_tf import quiet
 from vae_cf_tf.errors import UserError
 
@@ -65,12 +65,12 @@ def check_file(path: Path) -> None:
     kind_of(path)
 
 
-def survey(path: Path, catalogue: frozenset[str]) -> Survey:
-    """Reads and checks every row, so that a bad one is found before the first answer."""
+def survey(path: Path, known: frozenset[str]) -> Survey:
+    """Reads and checks every row, so that a bad one is found before the first answer; `known`: the catalogue."""
     number = ids = unknown = low = high = 0
     types: set[type] = set()
     for row in rows(path):
-        more, missing = versions.count_ids(row.history, catalogue)
+        more, missing = catalogue.count(row.history, known)
         number, ids, unknown = number + 1, ids + more, unknown + missing
         types.add(type(_text(row.user)))
         if type(row.user) is int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from export import history_files, messages, scoring_job, versions
+from export import card, catalogue, history_files, messages, scoring_job
 from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked, written_aside
@@ -70,13 +70,13 @@ def score(
         if begun and scoring_job.is_complete(folder, begun, job):
             print(f"{_summary(folder, begun)}{_newer(model, version)}")
             return
-        catalogue = versions.item_ids(version)
-        survey = history_files.survey(source, catalogue)
+        item_ids = catalogue.item_ids(version)
+        survey = history_files.survey(source, item_ids)
         history_files.check_users(kind, survey)
-        unknown = versions.unknown_line(survey.ids, survey.unknown)
+        unknown = catalogue.unknown_line(survey.ids, survey.unknown)
         print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
-        ask, size = _recommend(version, len(catalogue), batch_size)
-        del catalogue
+        ask, size = _recommend(version, len(item_ids), batch_size)
+        del item_ids
         job |= {"rows": survey.rows, "parts": max(1, math.ceil(survey.rows / part_rows))}
         job |= {"ids": survey.ids, "unknown_ids": survey.unknown}
         scoring_job.write(folder, job)
@@ -94,12 +94,12 @@ def score(
 def _summary(folder: Path, job: scoring_job.Job) -> str:
     model = Path(job["model"]) / job["version"]
     made = f"{folder} is complete. Rows: {job['rows']:,}. Parts: {job['parts']:,}. Model: {model}."
-    return f"{made} {versions.unknown_line(job['ids'], job['unknown_ids'])}"
+    return f"{made} {catalogue.unknown_line(job['ids'], job['unknown_ids'])}"
 
 
 def _newer(model: Path, version: Path) -> str:
-    newest = None if versions.is_saved_model(model) else versions.newest_version(model)
-    return "" if newest in (None, version) else f" To score with {newest}, give another --output."
+    newest = card.version_in(model)
+    return "" if newest == version else f" To score with {newest}, give another --output."
 
 
 def _write_parts(

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from export import versions
+from export import card
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -42,14 +42,18 @@ def version_of(model: Path, job: Job | None) -> Path:
     Raises:
       UserError: that version is gone.
     """
-    if job is None or versions.is_saved_model(model):
-        return versions.version_in(model)
+    if job is None or _is_saved_model(model):
+        return card.version_in(model)
     version = model / job["version"]
-    if not versions.is_saved_model(version):
+    if not _is_saved_model(version):
         raise UserError(
             f"The job was begun with {version}, which is gone. Put it back, or give another --output to start anew."
         )
     return version
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file()
 
 
 def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:

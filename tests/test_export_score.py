@@ -18,8 +18,9 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 from serving_kit import ITEM_IDS, TOP_K, exported
+from typed import mistake, process
 
-from export import history_files, score, scoring_job, versions
+from export import history_files, score, scoring_job
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked
 
@@ -97,21 +98,6 @@ def same(found: list[dict], given: list[dict], version: Path | None = None) -> N
         np.testing.assert_allclose(row["scores"], scores, atol=1e-5)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "export.score", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def one_line(done: subprocess.CompletedProcess) -> str:
-    """The error of a command that ended as a user's mistake does."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
-
-
 @pytest.mark.parametrize("source", [".jsonl", ".parquet", ".tfrecord"])
 @pytest.mark.parametrize("kind", ["", "jsonl", "parquet", "tfrecord"])
 def test_every_kind_gives_the_same_recommendations(source, kind, tmp_path):
@@ -128,8 +114,9 @@ def test_the_command_as_typed(tmp_path):
     given[3]["history"] += ["no such item", "no such item", ""]
     ids = sum(len(row["history"]) for row in given) - 1
     source, out = write(tmp_path / "users.parquet", given), tmp_path / "out"
-    done = command(f"--model={exported().parent}", f"--input={source}", f"--output={out}", "--part_rows=12")
-    assert done.returncode == 0, done.stderr
+    flags = [f"--model={exported().parent}", f"--input={source}", f"--output={out}", "--part_rows=12"]
+    done = process("export.score", *flags)
+    assert done.status == 0, done.stderr
     unknown = f"Ids in the histories: {ids}, of which 2 ({2 / ids:.2%}) are not in the catalogue."
     assert done.stdout == f"{out} is complete. Rows: 30. Parts: 3. Model: {exported()}. {unknown}\n"
     assert done.stderr.startswith(f"Read {source}: 30 rows. {unknown}\n")
@@ -192,8 +179,8 @@ def test_a_version_that_is_gone_is_told(tmp_path):
     (tmp_path / "out" / "_SUCCESS").unlink()
     add_version(model)
     shutil.rmtree(model / "1")
-    said = one_line(command(f"--model={model}", f"--input={source}", f"--output={tmp_path / 'out'}"))
-    assert f"was begun with {model / '1'}, which is gone" in said
+    done = process("export.score", f"--model={model}", f"--input={source}", f"--output={tmp_path / 'out'}")
+    mistake(done, f"was begun with {model / '1'}, which is gone")
 
 
 def test_a_finished_job_makes_a_lost_part_again_and_nothing_else(tmp_path, capsys):
@@ -219,8 +206,8 @@ def test_a_finished_job_makes_a_lost_part_again_and_nothing_else(tmp_path, capsy
 def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
     source, out = write(tmp_path / "users.jsonl", rows(5)), tmp_path / "out"
     with locked(out, "busy"):
-        said = one_line(command(f"--model={exported()}", f"--input={source}", f"--output={out}"))
-    assert f"Another scoring job is writing to {out}" in said
+        done = process("export.score", f"--model={exported()}", f"--input={source}", f"--output={out}")
+    mistake(done, f"Another scoring job is writing to {out}")
     assert [path.name for path in out.iterdir()] == [".lock"]
 
 
@@ -449,16 +436,14 @@ def test_bad_records_are_told_in_one_line(name, tmp_path):
 def test_inputs_and_models_that_are_none(tmp_path):
     (tmp_path / "folder.parquet").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
-    source = write(tmp_path / "users.jsonl", rows(2))
+    source, out = write(tmp_path / "users.jsonl", rows(2)), tmp_path / "out"
     for name, said in (
         ("folder.parquet", "is a folder. Give one file"),
         ("pipe.jsonl", "is no regular file"),
         ("missing.jsonl", "There is no file"),
         (b"\xff.jsonl".decode(errors="surrogateescape"), "the path is not UTF-8"),
     ):
-        assert said in one_line(
-            command(f"--model={exported()}", f"--input={tmp_path / name}", f"--output={tmp_path}/o")
-        )
+        mistake(process("export.score", f"--model={exported()}", f"--input={tmp_path / name}", f"--output={out}"), said)
     with pytest.raises(UserError, match="holds no version"):
         score.score(tmp_path / "folder.parquet", source, tmp_path / "out1")
     shutil.copytree(exported(), tmp_path / "damaged")
@@ -475,16 +460,6 @@ def test_inputs_and_models_that_are_none(tmp_path):
     shutil.copytree(exported() / "assets", tmp_path / "other" / "assets", dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"no signature `recommend` .* Its signatures: serving_default"):
         score.score(tmp_path / "other", source, tmp_path / "out4")
-
-
-def test_versions_are_what_tf_serving_takes_for_one(tmp_path):
-    for name in ("1", "07", "٣", str(2**63), "-4", "9x"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "9").write_text("a file")
-    assert versions.newest_version(tmp_path) == tmp_path / "07"
-    with pytest.raises(UserError, match=r"07 is the newest version but holds no saved_model\.pb"):
-        versions.version_in(tmp_path)
-    assert versions.newest_version(tmp_path / "missing") is None
 
 
 @pytest.mark.slow

@@ -5,11 +5,7 @@ import contextlib
 import functools
 import http.server
 import json
-import os
-import re
 import socket
-import subprocess
-import sys
 import threading
 from concurrent import futures
 
@@ -17,9 +13,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 from serving_kit import ITEM_IDS, TITLES, exported
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from typed import Typed, mistake, process
 
 from export import client, messages, titles
 from vae_cf_tf.errors import UserError
@@ -197,17 +193,11 @@ def test_a_response_may_leave_out_repeats_of_a_last_value():
     assert found == [[("a", 3.0), ("b", 2.0), ("c", 1.0)], [("d", 0.5)] * 3]
 
 
-def command(tmp_path, *arguments: object) -> subprocess.CompletedProcess:
-    """The client as typed, in an environment where an import of TensorFlow fails."""
+def command(tmp_path, *arguments: str) -> Typed:
+    """The client as typed, in a folder where an import of TensorFlow fails."""
     (tmp_path / "tensorflow").mkdir(exist_ok=True)
     (tmp_path / "tensorflow" / "__init__.py").write_text("raise AssertionError('TensorFlow is imported')")
-    return subprocess.run(
-        [sys.executable, "-m", "export.client", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    return process("export.client", *arguments, cwd=tmp_path)
 
 
 def shown(history: str, row: list[tuple[str, float]]) -> list[str]:
@@ -220,7 +210,7 @@ def test_the_command_prints_titles_scores_and_the_share_of_unknown_ids(rest, grp
     server = http_server if rest else grpc_server
     flags = [f"--server={server}", "--model=vamp", f"--rest={rest}", "--show=40", f"--titles={exported().parent}"]
     done = command(tmp_path, *flags, 'i0, "a""b;c=d",nothing', "映画 7", "")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.stderr) == (0, "")
     first, second, third = expected([["i0", 'a"b;c=d'], ["映画 7"], []])
     assert done.stdout.splitlines() == [
         *shown('The First (1999), a"b;c=d, nothing', first),
@@ -238,7 +228,7 @@ def test_many_histories_go_in_several_requests(rest, grpc_server, http_server, t
         tmp_path, f"--server={http_server if rest else grpc_server}", f"--rest={rest}", "--show=3",
         *(",".join(history) for history in histories),
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.stderr) == (0, "")
     assert SIZES == [("recommend_examples", 64), ("recommend_examples", 36)]
     rows = dict(zip(map(tuple, histories), expected(histories), strict=True))
     titled = [", ".join(history) for history in histories]
@@ -344,16 +334,15 @@ def test_the_command_ends_with_one_line(grpc_server, http_server, tmp_path):
         ([f"--server={grpc_server}", "--rest=row", "i1"], "gave no recommendations"),
         ([f"--server={http_server}", "--timeout=5", "i1"], "UNAVAILABLE"),
         ([f"--server={grpc_server}", "--model=other", "i1"], "NOT_FOUND: Servable not found"),
-        ([f"--server={http_server}", "--model=../other", "--rest=column", "i1"], "404: .*Servable not found"),
+        ([f"--server={http_server}", "--model=../other", "--rest=column", "i1"], "404: "),
         ([f"--server={grpc_server}", odd], "bytes that are not UTF-8"),
         ([f"--server={http_server}", "--rest=row", odd], "bytes that are not UTF-8"),
         ([f"--server={http_server}", "--rest=row", "a\nb"], "is no list of ids separated by commas"),
         ([], "A history is missing"),
     ):
         done = command(tmp_path, *arguments)
-        assert (done.returncode, done.stdout) == (2, ""), arguments
-        assert re.match(f"Error: .*{said}", done.stderr), done.stderr
-        assert done.stderr.count("\n") == 1
+        mistake(done, said)
+        assert done.stdout == ""
 
 
 def test_damaged_titles_are_told(tmp_path):
