@@ -207,8 +207,8 @@ def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
     source, out = write(tmp_path / "users.jsonl", rows(5)), tmp_path / "out"
     with locked(out, "busy"):
         done = process("export.score", f"--model={exported()}", f"--input={source}", f"--output={out}")
+        assert [path.name for path in out.iterdir()] == [".lock"]
     mistake(done, f"Another scoring job is writing to {out}")
-    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_an_output_of_something_else_is_refused(tmp_path):
