@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from export import card, catalogue, history_files, messages, scoring_job
+from export import card, catalogue, history_files, messages, recommendation_files, scoring_job
 from vae_cf_tf import commands, quiet
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked, written_aside
@@ -72,7 +72,7 @@ def score(
             return
         item_ids = catalogue.item_ids(version)
         survey = history_files.survey(source, item_ids)
-        history_files.check_users(kind, survey)
+        recommendation_files.check_users(kind, survey)
         unknown = catalogue.unknown_line(survey.ids, survey.unknown)
         print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
         ask, size = _recommend(version, len(item_ids), batch_size)
@@ -118,7 +118,7 @@ def _write_parts(
         if path.exists():
             done += sum(1 for _ in part)
             continue
-        with written_aside(path) as aside, history_files.Writer(aside, job["kind"], user_types) as writer:
+        with written_aside(path) as aside, recommendation_files.Writer(aside, job["kind"], user_types) as writer:
             for batch in _requests(part, size):
                 writer.write([row.user for row in batch], *ask([row.history for row in batch]))
                 done, answered, now = done + len(batch), answered + len(batch), time.perf_counter()
@@ -153,7 +153,9 @@ def _recommend(version: Path, items: int, batch_size: int) -> tuple[Callable, in
         loaded = tf.saved_model.load(str(version))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{version} cannot be loaded as a SavedModel ({reason}). Export it again.") from error
+        raise UserError(
+            f"{version} cannot be loaded as a SavedModel ({reason}). Export it again, to a path without [ ] * ?."
+        ) from error
     function = loaded.signatures.get("recommend")
     if (
         function is None

@@ -145,14 +145,14 @@ def add_version(folder: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from export import history_files, score
-write, parts = history_files.Writer.write, set()
+from export import recommendation_files, score
+write, parts = recommendation_files.Writer.write, set()
 def dying(self, users, ids, scores):
     write(self, users, ids, scores)
     parts.add(id(self._file))
     if len(parts) == 3:
         os.kill(os.getpid(), 9)
-history_files.Writer.write = dying
+recommendation_files.Writer.write = dying
 score.score(*map(Path, sys.argv[1:4]), "", 8, 16)
 """
 
