@@ -46,7 +46,7 @@ class Writer:
 
     Args:
       path: of the file.
-      kind: one of KINDS' values.
+      kind: jsonl, parquet or tfrecord.
       user_types: as in `Survey`; () leaves the users out.
     """
 
