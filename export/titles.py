@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from vae_cf_tf.errors import UserError
+
 NAME = "titles.json"
 
 
@@ -13,4 +15,12 @@ def write(path: Path, titles: dict[str, str]) -> None:
 def read(version: Path) -> dict[str, str]:
     """Item id -> title of a SavedModel version; {} where it has none."""
     path = version / "assets.extra" / NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        titles = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Export the model again.") from error
+    if not isinstance(titles, dict):
+        raise UserError(f"{path} is damaged: it is no object of titles by item id. Export the model again.")
+    return titles

@@ -228,6 +228,9 @@ def batching_parameters():
     )
     message.field.add(name="allowed_batch_sizes", number=6, label=3, type=kinds.TYPE_INT64)
     message.field.add(name="pad_variable_length_inputs", number=7, label=1, type=kinds.TYPE_BOOL)
+    for number, name, kind in ((8, "enable_large_batch_splitting", "Bool"), (9, "max_execution_batch_size", "Int64")):
+        wrapper = f".google.protobuf.{kind}Value"
+        message.field.add(name=name, number=number, label=1, type=kinds.TYPE_MESSAGE, type_name=wrapper)
     pool = descriptor_pool.DescriptorPool()
     wrappers = descriptor_pb2.FileDescriptorProto()
     wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
@@ -238,11 +241,13 @@ def batching_parameters():
 
 def test_batching_config_is_a_batching_parameters():
     found = text_format.Parse((SHIPPED / "batching.config").read_text(), batching_parameters())
-    sizes = list(found.allowed_batch_sizes)
-    assert sizes == sorted(set(sizes)), "the server wants growing sizes"
-    assert sizes[-1] == found.max_batch_size.value, "the server wants the last to be max_batch_size"
+    assert not found.pad_variable_length_inputs, "padding adds items of other users to a history"
+    assert found.enable_large_batch_splitting.value
+    batch, request = found.max_execution_batch_size.value, found.max_batch_size.value
+    assert 1 <= batch < request, "requests larger than a batch are split"
+    assert request <= batch * found.max_enqueued_batches.value, "the largest request fits into an empty queue"
+    assert not found.allowed_batch_sizes, "the server wants their last to be max_batch_size, which is no batch here"
     assert found.num_batch_threads.value >= 1
-    assert found.pad_variable_length_inputs
     with pytest.raises(text_format.ParseError):
         text_format.Parse("max_batch: 3", batching_parameters())
 

@@ -1,18 +1,28 @@
-"""Batch scoring: every kind of file gives the same recommendations, a killed run goes on, bad input is one line."""
+"""Batch scoring: every kind of file gives the same recommendations, a killed job goes on, bad input is one line."""
 
+import datetime
 import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from serving_kit import ITEM_IDS, TOP_K, exported
+from typed import mistake, process
 
-from export import history_files, score
+from export import history_files, score, scoring_job
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import locked
 
 
 def rows(count: int = 50) -> list[dict]:
@@ -23,8 +33,13 @@ def rows(count: int = 50) -> list[dict]:
     ]
 
 
-def texts(values: list[str]) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode() for value in values]))
+def feature(values: list) -> tf.train.Feature:
+    if values and isinstance(values[0], int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    if values and isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    encoded = [value if isinstance(value, bytes) else value.encode() for value in values]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
 
 def write(path: Path, given: list[dict]) -> Path:
@@ -35,12 +50,15 @@ def write(path: Path, given: list[dict]) -> Path:
     else:
         with tf.io.TFRecordWriter(str(path)) as writer:
             for row in given:
-                features = {"user": texts([row["user"]]), "history": texts(row["history"])}
+                features = {
+                    name: feature(values if isinstance(values, list) else [values]) for name, values in row.items()
+                }
                 writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
     return path
 
 
-def read(folder: Path) -> list[tuple[str, list[str], list[float]]]:
+def read(folder: Path) -> list[dict]:
+    """The rows of all parts; a missing user of a TFRecord is None."""
     found = []
     for path in sorted(folder.glob("part-*")):
         if path.suffix == ".jsonl":
@@ -49,28 +67,35 @@ def read(folder: Path) -> list[tuple[str, list[str], list[float]]]:
             found += pq.read_table(path).to_pylist()
         else:
             for record in tf.data.TFRecordDataset(str(path)):
-                feature = tf.train.Example.FromString(record.numpy()).features.feature
-                ids = [item.decode() for item in feature["item_ids"].bytes_list.value]
-                scores = list(feature["scores"].float_list.value)
-                user = feature["user"].bytes_list.value[0].decode()
-                found.append({"user": user, "item_ids": ids, "scores": scores})
-    return [(row["user"], row["item_ids"], row["scores"]) for row in found]
-
-
-def expected(given: list[dict]) -> list[tuple[str, list[str], list[float]]]:
-    recommend = tf.saved_model.load(str(exported())).signatures["recommend"]
-    found = []
-    for row in given:
-        answer = recommend(history=tf.constant([row["history"]], tf.string, [1, len(row["history"])]))
-        ids = [item.decode() for item in answer["item_ids"].numpy()[0] if item]
-        found.append((row["user"], ids, answer["scores"].numpy()[0][: len(ids)].tolist()))
+                features = tf.train.Example.FromString(record.numpy()).features.feature
+                user = features["user"]
+                found.append(
+                    {
+                        "user": next((v for v in (*user.bytes_list.value, *user.int64_list.value)), None),
+                        "item_ids": [item.decode() for item in features["item_ids"].bytes_list.value],
+                        "scores": list(features["scores"].float_list.value),
+                    }
+                )
     return found
 
 
-def same(found: list, wanted: list) -> None:
-    assert [(user, ids) for user, ids, _ in found] == [(user, ids) for user, ids, _ in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(one[2], other[2], atol=1e-5)
+def expected(histories: list[list[str]], version: Path | None = None) -> list[tuple[list[str], list[float]]]:
+    recommend = tf.saved_model.load(str(version or exported())).signatures["recommend"]
+    found = []
+    for history in histories:
+        answer = recommend(history=tf.constant([history], tf.string, [1, len(history)]))
+        ids = [item.decode() for item in answer["item_ids"].numpy()[0] if item]
+        found.append((ids, answer["scores"].numpy()[0][: len(ids)].tolist()))
+    return found
+
+
+def same(found: list[dict], given: list[dict], version: Path | None = None) -> None:
+    wanted = expected([row["history"] for row in given], version)
+    users = [row["user"].decode() if isinstance(row["user"], bytes) else row["user"] for row in found]
+    assert users == [row["user"] for row in given]
+    assert [list(row["item_ids"]) for row in found] == [ids for ids, _ in wanted]
+    for row, (_, scores) in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(row["scores"], scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("source", [".jsonl", ".parquet", ".tfrecord"])
@@ -81,86 +106,283 @@ def test_every_kind_gives_the_same_recommendations(source, kind, tmp_path):
     score.score(exported(), write(tmp_path / f"users{source}", given), tmp_path / "out", kind, 8, 20)
     parts = sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     assert parts == [f"part-{n:06d}.{kind or source[1:]}" for n in range(3)]
-    same(read(tmp_path / "out"), expected(given))
+    same(read(tmp_path / "out"), given)
 
 
-def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
-    source = tmp_path / "a.jsonl"
-    source.write_text('{"history": [7, "i3"]}\n{"history": []}\n')
-    score.score(exported(), source, tmp_path / "out")
-    found = [json.loads(line) for line in (tmp_path / "out" / "part-000000.jsonl").read_text().splitlines()]
-    wanted = expected([{"user": "", "history": ["7", "i3"]}, {"user": "", "history": []}])
-    assert [row["item_ids"] for row in found] == [ids for _, ids, _ in wanted]
-    assert set(found[0]) == {"item_ids", "scores"}
+def test_the_command_as_typed(tmp_path):
+    given = rows(30)
+    given[3]["history"] += ["no such item", "no such item", ""]
+    ids = sum(len(row["history"]) for row in given) - 1
+    source, out = write(tmp_path / "users.parquet", given), tmp_path / "out"
+    flags = [f"--model={exported().parent}", f"--input={source}", f"--output={out}", "--part_rows=12"]
+    done = process("export.score", *flags)
+    assert done.status == 0, done.stderr
+    unknown = f"Ids in the histories: {ids}, of which 2 ({2 / ids:.2%}) are not in the catalogue."
+    assert done.stdout == f"{out} is complete. Rows: 30. Parts: 3. Model: {exported()}. {unknown}\n"
+    assert done.stderr.startswith(f"Read {source}: 30 rows. {unknown}\n")
+    assert "30 of 30 rows" in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "_SUCCESS", "_job.json", *(f"part-{n:06d}.parquet" for n in range(3)),
+    ]  # fmt: skip
+    same(pd.read_parquet(out).to_dict("records"), given)
+    job = json.loads((out / "_job.json").read_text())
+    assert (job["model"], job["version"]) == (str(exported().parent), "1")
+    assert (job["input_name"], job["input_bytes"]) == ("users.parquet", source.stat().st_size)
 
 
-def test_a_killed_run_goes_on_behind_its_last_part(tmp_path):
+def versions_folder(path: Path) -> Path:
+    """A folder of versions with version 1; `add_version` gives it another model."""
+    shutil.copytree(exported(), path / "1")
+    return path
+
+
+def add_version(folder: Path) -> None:
+    shutil.copytree(exported(), folder / "2")
+    item_ids = folder / "2" / "assets" / "item_ids.txt"
+    item_ids.write_text("".join(f"{item}\n" for item in reversed(ITEM_IDS)))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from export import recommendation_files, score
+write, parts = recommendation_files.Writer.write, set()
+def dying(self, users, ids, scores):
+    write(self, users, ids, scores)
+    parts.add(id(self._file))
+    if len(parts) == 3:
+        os.kill(os.getpid(), 9)
+recommendation_files.Writer.write = dying
+score.score(*map(Path, sys.argv[1:4]), "", 8, 16)
+"""
+
+
+def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp_path, capsys):
     given, source, out = rows(100), tmp_path / "users.jsonl", tmp_path / "out"
     write(source, given)
-    script = (
-        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\n"
-        "from vae_cf_tf import quiet; quiet.import_tensorflow()\n"
-        "from export import history_files, score\n"
-        "write, parts = history_files.write, []\n"
-        "def dying(path, kind, rows):\n"
-        "    parts.append(path); write(path, kind, rows[: len(rows) // 2 if len(parts) == 3 else None])\n"
-        "    if len(parts) == 3: os.kill(os.getpid(), 9)\n"
-        "history_files.write = dying\n"
-        "score.score(*map(Path, sys.argv[2:5]), '', 8, 16)\n"
-    )
-    import subprocess
-
-    root = Path(__file__).parents[1]
-    killed = subprocess.run([sys.executable, "-c", script, root, exported(), source, out], capture_output=True)
-    assert killed.returncode == -9
+    model = versions_folder(tmp_path / "models")
+    killed = subprocess.run([sys.executable, "-c", KILLED, model, source, out], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     first = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert sorted(first) == ["part-000000.jsonl", "part-000001.jsonl"]
-    score.score(exported(), source, out, "", 8, 16)
+    add_version(model)
+    score.score(model, source, out, "", 8, 16)
+    assert f"{out} goes on with {model / '1'}: 2 of 7 parts are there." in capsys.readouterr().out
     assert {name: (out / name).stat().st_mtime_ns for name in first} == first
-    same(read(out), expected(given))
+    same(read(out), given, model / "1")
+    assert expected([[]], model / "1") != expected([[]], model / "2")
+
+
+def test_a_version_that_is_gone_is_told(tmp_path):
+    model, source = versions_folder(tmp_path / "models"), write(tmp_path / "users.jsonl", rows(5))
+    score.score(model, source, tmp_path / "out")
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    add_version(model)
+    shutil.rmtree(model / "1")
+    done = process("export.score", f"--model={model}", f"--input={source}", f"--output={tmp_path / 'out'}")
+    mistake(done, f"was begun with {model / '1'}, which is gone")
+
+
+def test_a_finished_job_makes_a_lost_part_again_and_nothing_else(tmp_path, capsys):
+    given, out, model = rows(50), tmp_path / "out", versions_folder(tmp_path / "models")
+    source = write(tmp_path / "users.parquet", given)
+    score.score(model, source, out, part_rows=20)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    score.score(exported(), source, out, "", 8, 16)
+    capsys.readouterr()
+    score.score(model, source, out, part_rows=20)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert capsys.readouterr().out.startswith(f"{out} is complete. Rows: 50. Parts: 3. Model: {model / '1'}.")
+    add_version(model)
+    (out / "part-000001.parquet").unlink()
+    score.score(model, source, out, part_rows=20)
+    assert "parts of it are missing: part-000001.parquet. They are made again" in capsys.readouterr().out
+    same(read(out), given, model / "1")
+    assert (out / "part-000000.parquet").stat().st_mtime_ns == before["part-000000.parquet"]
+    assert (out / "_SUCCESS").exists()
+    score.score(model, source, out, part_rows=20)
+    assert f"To score with {model / '2'}, give another --output." in capsys.readouterr().out
+
+
+def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
+    source, out = write(tmp_path / "users.jsonl", rows(5)), tmp_path / "out"
+    with locked(out, "busy"):
+        done = process("export.score", f"--model={exported()}", f"--input={source}", f"--output={out}")
+        assert [path.name for path in out.iterdir()] == [".lock"]
+    mistake(done, f"Another scoring job is writing to {out}")
 
 
 def test_an_output_of_something_else_is_refused(tmp_path):
     source = write(tmp_path / "users.jsonl", rows(5))
     score.score(exported(), source, tmp_path / "out")
-    with pytest.raises(UserError, match="another input"):
+    with pytest.raises(UserError, match=r"another job \(part_rows was 16384, is 3\)\. Give another --output"):
         score.score(exported(), source, tmp_path / "out", part_rows=3)
+    with pytest.raises(UserError, match=r"another job \(model_checksum was"):
+        score.score(exported("bfloat16"), source, tmp_path / "out")
+    write(source, rows(6))
+    with pytest.raises(UserError, match=r"another job \(input_bytes was .*; input_modified_ns was"):
+        score.score(exported(), source, tmp_path / "out")
+    (tmp_path / "out" / "_job.json").write_text("{")
+    with pytest.raises(UserError, match=r"_job\.json is damaged"):
+        score.score(exported(), source, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("mine")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match=r"not empty \(it holds 'notes'"):
         score.score(exported(), source, tmp_path / "full")
+    assert os.listdir(tmp_path / "full") == ["notes"]
 
 
-def test_a_long_history_does_not_widen_its_neighbours_requests(tmp_path, monkeypatch):
+def test_an_input_that_changes_meanwhile_is_told(tmp_path, monkeypatch):
+    source, requests = write(tmp_path / "users.jsonl", rows(5)), score._requests
+    monkeypatch.setattr(score, "_requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
+    with pytest.raises(UserError, match="has changed while it was read"):
+        score.score(exported(), source, tmp_path / "out")
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+USERS = {
+    "string": ["u1", None, "été"],
+    "large_string": ["u1", None, "été"],
+    "binary": [b"u1", None, b"\xff\x00"],
+    "int64": [7, None, -(2**63)],
+    "uint64": [2**64 - 1, None, 0],
+    "double": [1.5, None, -2.0],
+    "bool": [True, None, False],
+    "timestamp[ns]": [None, pd.Timestamp(1700000000123456789), pd.Timestamp(0)],
+    "date32": [None, datetime.date(2024, 2, 29), datetime.date(1970, 1, 1)],
+    "dictionary<values=string, indices=int32, ordered=0>": [None, "a", "b"],
+    "extension<arrow.uuid>": [uuid.UUID(int=1), uuid.UUID(int=2), uuid.UUID(int=3)],
+    "null": [None, None, None],
+}
+ALIASES = {
+    "dictionary<values=string, indices=int32, ordered=0>": pa.dictionary(pa.int32(), pa.string()),
+    "extension<arrow.uuid>": pa.uuid(),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_a_parquet_column_of_users_keeps_its_type_and_its_nulls(name, tmp_path):
+    kind = ALIASES.get(name) or pa.type_for_alias(name)
+    users = pa.array(USERS[name], kind)
+    table = pa.table({"user": users, "history": [["i1"], [], ["i2", "i3"]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    score.score(exported(), tmp_path / "a.parquet", tmp_path / "out", part_rows=2)
+    parts = [pq.read_table(path)["user"] for path in sorted((tmp_path / "out").glob("part-*"))]
+    stored = pq.read_table(tmp_path / "a.parquet")["user"]
+    assert [part.type for part in parts] == [stored.type] * 2
+    assert [user for part in parts for user in part.to_pylist()] == stored.to_pylist()
+
+
+def test_users_of_json_lines_and_of_tfrecords_keep_their_types(tmp_path):
+    cases = [
+        (".jsonl", [{"user": 7}, {"user": None}, {}, {"user": "7"}, {"user": 1.5}], "", [7, None, None, "7", 1.5]),
+        (".jsonl", [{}, {"user": 7}, {"user": -1}], "parquet", [None, 7, -1]),
+        (".jsonl", [{"user": 0}, {"user": 2**64 - 1}], "parquet", [0, 2**64 - 1]),
+        (".jsonl", [{"user": "a"}, {"user": None}], "tfrecord", [b"a", None]),
+        (".tfrecord", [{}, {"user": 7}, {"user": -(2**63)}], "", [None, 7, -(2**63)]),
+        (".tfrecord", [{"user": 7}], "jsonl", [7]),
+        (".tfrecord", [{"user": "été"}, {}], "parquet", ["été", None]),
+        (".tfrecord", [{"user": "été"}, {"user": b"\xff"}], "parquet", ["été".encode(), b"\xff"]),
+    ]
+    for n, (suffix, users, kind, wanted) in enumerate(cases):
+        source = write(tmp_path / f"{n}{suffix}", [{"history": ["i1"], **user} for user in users])
+        score.score(exported(), source, tmp_path / str(n), kind)
+        found = [row["user"] for row in read(tmp_path / str(n))]
+        assert found == wanted
+        assert [type(user) for user in found] == [type(user) for user in wanted]
+
+
+def test_users_that_the_output_cannot_hold_are_refused(tmp_path):
+    mixed = write(tmp_path / "mixed.jsonl", [{"user": "a", "history": []}, {"user": 7, "history": []}])
+    with pytest.raises(UserError, match=r"string and int64, .* one type. Give --kind=jsonl"):
+        score.score(exported(), mixed, tmp_path / "out", "parquet")
+    pq.write_table(pa.table({"user": [datetime.date(2024, 2, 29)], "history": [["i1"]]}), tmp_path / "date.parquet")
+    with pytest.raises(UserError, match=r"cannot hold users of type date32.* Give --kind=parquet"):
+        score.score(exported(), tmp_path / "date.parquet", tmp_path / "out", "jsonl")
+    pq.write_table(pa.table({"user": [b"\xff"], "history": [["i1"]]}), tmp_path / "bytes.parquet")
+    with pytest.raises(UserError, match=r"bytes that are no UTF-8, .* Give --kind=parquet"):
+        score.score(exported(), tmp_path / "bytes.parquet", tmp_path / "out", "jsonl")
+
+
+def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
+    item_ids = [str(n) for n in range(len(ITEM_IDS))]  # the same model with whole numbers as ids
+    shutil.copytree(exported(), tmp_path / "model")
+    (tmp_path / "model" / "assets" / "item_ids.txt").write_text("".join(f"{item}\n" for item in item_ids))
+    wanted = [ids for ids, _ in expected([["7", "3"], []], tmp_path / "model")]
+    (tmp_path / "a.jsonl").write_text('{"history": [7, "3"]}\n{"history": []}\n\n \n')
+    integers = pa.array([[7, 3], []], pa.list_(pa.int32()))
+    pq.write_table(pa.table({"history": integers}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"history": [[b"7", b"3"], []]}), tmp_path / "c.parquet")
+    categories = pa.array([["7", "3"], []], pa.large_list(pa.dictionary(pa.int8(), pa.string())))
+    pq.write_table(pa.table({"history": categories}), tmp_path / "d.parquet")
+    write(tmp_path / "e.tfrecord", [{"history": [7, 3]}, {"history": []}])
+    for name in ("a.jsonl", "b.parquet", "c.parquet", "d.parquet", "e.tfrecord"):
+        out = tmp_path / name.replace(".", "_")
+        score.score(tmp_path / "model", tmp_path / name, out, "jsonl")
+        found = read(out)
+        assert [row["item_ids"] for row in found] == wanted, name
+        assert set(found[0]) == {"item_ids", "scores"}
+        assert json.loads((out / "_job.json").read_text())["unknown_ids"] == 0
+
+
+def test_no_rows_give_an_empty_part_with_its_columns(tmp_path):
+    empty = pa.table({"user": pa.array([], pa.int64()), "history": pa.array([], pa.list_(pa.string()))})
+    pq.write_table(empty, tmp_path / "a.parquet")
+    score.score(exported(), tmp_path / "a.parquet", tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out")
+    assert list(frame.columns) == ["user", "item_ids", "scores"]
+    assert len(frame) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "cells"), [("_CELLS", 500, True), ("_SCORES", 40 * 7, False), ("_ANSWERS", TOP_K * 7, False)]
+)
+def test_requests_are_cut_to_what_memory_holds(name, bound, cells, tmp_path, monkeypatch):
     given = rows(30)
     given[11]["history"] = [f"x{n}" for n in range(400)] + given[11]["history"]
-    shapes = []
-    answers = score._answers
-    monkeypatch.setattr(score, "_CELLS", 500)
-    monkeypatch.setattr(
-        score,
-        "_answers",
-        lambda ask, batch: shapes.append(len(batch) * max(len(r.history) for r in batch)) or answers(ask, batch),
-    )
+    requests, asked = score._requests, []
+    monkeypatch.setattr(score, name, bound)
+    monkeypatch.setattr(score, "_requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
     score.score(exported(), write(tmp_path / "users.jsonl", given), tmp_path / "out", "", 64, 64)
-    assert max(shapes) <= 500
-    assert len(shapes) < 12
-    same(read(tmp_path / "out"), expected(given))
+    if cells:
+        assert max(len(batch) * max(len(row.history) for row in batch) for batch in asked) <= bound
+        assert len(asked) < 12
+    else:
+        assert [len(batch) for batch in asked] == [7, 7, 7, 7, 2]
+    same(read(tmp_path / "out"), given)
+
+
+def test_long_histories_of_a_parquet_file_are_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"history": [["i1"] * 100] * 50}), tmp_path / "a.parquet")
+    monkeypatch.setattr(history_files, "_CELLS", 1000)
+    read_rows, sizes = history_files._parquet_rows, []
+    monkeypatch.setattr(history_files, "_parquet_rows", lambda b: sizes.append(len(b)) or read_rows(b))
+    assert len(list(history_files.rows(tmp_path / "a.parquet"))) == 50
+    assert sizes == [10] * 5
+
+
+def test_parts_of_parquet_have_few_row_groups(tmp_path):
+    score.score(exported(), write(tmp_path / "users.parquet", rows(100)), tmp_path / "out", "", 8)
+    assert pq.ParquetFile(tmp_path / "out" / "part-000000.parquet").num_row_groups == 1
 
 
 BAD = {
-    "a.jsonl": (b'{"history": ["i1"]}\n{"history": "i1"}\n', "row 2: a row needs `history`"),
-    "b.jsonl": (b"[1]\n", "row 1: a row needs `history`"),
+    "a.jsonl": (b'{"history": ["i1"]}\n{"history": "i1"}\n', "row 2: it needs `history`"),
+    "b.jsonl": (b"[1]\n", "row 1: it is no JSON object"),
     "c.jsonl": (b'{"history": ["i1"]}\nnonsense\n', "row 2: it is not JSON"),
-    "d.jsonl": (b'{"history": ["\\ud800"]}\n', "row 1: a row needs `history`"),
+    "d.jsonl": (b'{"history": ["\\ud800"]}\n', "row 1: a text holds half a character"),
     "e.jsonl": (b'\xff{"history": []}\n', "row 1: it is not JSON"),
     "f.parquet": (b"no parquet", "cannot be read as parquet"),
     "g.tfrecord": (b"no record at all", "cannot be read as tfrecord"),
     "h.csv": (b"i1,i2", "told by its ending"),
+    "i.jsonl": (b'{"history": [true]}\n', "row 1: it needs `history`"),
+    "j.jsonl": (b'{"history": [], "user": "\\udfff"}\n', "row 1: a text holds half a character"),
+    "k.jsonl": (b"[" * 100_000 + b"\n", "row 1: it is not JSON"),
+    "l.jsonl": (b'{"history": []}\n\n{"history": []}\n', "row 2: it is blank"),
+    "m.jsonl": (b'{"history": [], "user": true}\n', "row 1: `user` is a text or a number"),
+    "n.jsonl": (b'{"history": [7.5]}\n', "row 1: it needs `history`"),
+    "o.jsonl": (b'{"history": [], "user": NaN}\n', "row 1: it is not JSON"),
+    "q.jsonl": (b'{"history": [], "user": 1e999}\n', "row 1: `user` is no number"),
+    "p.jsonl": (b'{"history": [], "user": 18446744073709551616}\n', "row 1: `user` is beyond 64 bits"),
 }
 
 
@@ -172,18 +394,96 @@ def test_bad_input_is_told_in_one_line(name, tmp_path):
         score.score(exported(), tmp_path / name, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert name in str(error.value)
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
-def test_other_bad_files(tmp_path):
-    pq.write_table(pa.table({"items": [["i1"]]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"no column history\. Found: items"):
+BAD_TABLES = {
+    "no history": ({"items": [["i1"]]}, "one column `history` .* Found: items"),
+    "floats": ({"history": [[1.0]]}, "`history` is a list of texts or whole numbers. Received: list<.*double>"),
+    "booleans": ({"history": [[True]]}, "`history` is a list of texts or whole numbers"),
+    "no list": ({"history": ["i1"]}, "`history` is a list of texts or whole numbers. Received: string"),
+    "a null item": ({"history": [["i1"], ["i1", None]]}, "row 2: `history` holds a null"),
+    "a null history": ({"history": [["i1"], None]}, "row 2: `history` is null"),
+    "no UTF-8": ({"history": [[b"\xff"]]}, "cannot be read as parquet"),
+}
+BAD_RECORDS = {
+    "no history": ({"user": "u1"}, "row 1: it needs `history`"),
+    "floats": ({"history": [1.0]}, "row 1: it needs `history`"),
+    "no UTF-8": ({"history": [b"\xff"]}, "row 1: it needs `history`"),
+    "two users": ({"history": ["i1"], "user": ["a", "b"]}, "row 1: `user` holds 2 values"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_parquet_is_told_in_one_line(name, tmp_path):
+    columns, said = BAD_TABLES[name]
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=said):
         list(history_files.rows(tmp_path / "a.parquet"))
-    pq.write_table(pa.table({"history": [["i1", None]]}), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match="row 1: a row needs"):
-        list(history_files.rows(tmp_path / "b.parquet"))
-    with tf.io.TFRecordWriter(str(tmp_path / "c.tfrecord")) as writer:
+
+
+@pytest.mark.parametrize("name", BAD_RECORDS)
+def test_bad_records_are_told_in_one_line(name, tmp_path):
+    row, said = BAD_RECORDS[name]
+    with pytest.raises(UserError, match=said):
+        list(history_files.rows(write(tmp_path / "a.tfrecord", [row])))
+    with tf.io.TFRecordWriter(str(tmp_path / "b.tfrecord")) as writer:
         writer.write(b"\xff\xff no example")
     with pytest.raises(UserError, match=r"row 1: it is no tf\.Example"):
-        list(history_files.rows(tmp_path / "c.tfrecord"))
-    with pytest.raises(UserError, match="There is no file"):
-        list(history_files.rows(tmp_path / "missing.jsonl"))
+        list(history_files.rows(tmp_path / "b.tfrecord"))
+
+
+def test_inputs_and_models_that_are_none(tmp_path):
+    (tmp_path / "folder.parquet").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    source, out = write(tmp_path / "users.jsonl", rows(2)), tmp_path / "out"
+    for name, said in (
+        ("folder.parquet", "is a folder. Give one file"),
+        ("pipe.jsonl", "is no regular file"),
+        ("missing.jsonl", "There is no file"),
+        (b"\xff.jsonl".decode(errors="surrogateescape"), "the path is not UTF-8"),
+    ):
+        mistake(process("export.score", f"--model={exported()}", f"--input={tmp_path / name}", f"--output={out}"), said)
+    with pytest.raises(UserError, match="holds no version"):
+        score.score(tmp_path / "folder.parquet", source, tmp_path / "out1")
+    shutil.copytree(exported(), tmp_path / "damaged")
+    (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="cannot be loaded as a SavedModel"):
+        score.score(tmp_path / "damaged", source, tmp_path / "out2")
+    other = tf.Module()
+    function = tf.function(
+        lambda history: {"scores": history}, input_signature=[tf.TensorSpec([None, None], tf.string)]
+    )
+    tf.saved_model.save(other, str(tmp_path / "other"), signatures={"serving_default": function})
+    with pytest.raises(UserError, match=r"has no assets/item_ids\.txt"):
+        score.score(tmp_path / "other", source, tmp_path / "out3")
+    shutil.copytree(exported() / "assets", tmp_path / "other" / "assets", dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"no signature `recommend` .* Its signatures: serving_default"):
+        score.score(tmp_path / "other", source, tmp_path / "out4")
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_whatever_the_catalogue_and_top_k(tmp_path):
+    """400,000 items, top_k 1,000, the default batch; 2.6 GB before requests were cut and parts written as they came."""
+    from serving_kit import FACTS, SMALL
+
+    from export.savedmodel import export_model
+    from vae_cf_tf.config import Config
+    from vae_cf_tf.models import build
+
+    items = 400_000
+    item_ids = [str(n) for n in range(items)]
+    model = export_model(build(Config(**SMALL), items), item_ids, {}, FACTS, tmp_path / "models", 1000)
+    rng = np.random.default_rng(0)
+    given = [{"user": n, "history": rng.integers(0, items, 100).tolist()} for n in range(6000)]
+    source = write(tmp_path / "users.jsonl", given)
+    script = (
+        "import resource, sys; from pathlib import Path; from export import score\n"
+        "score.score(*map(Path, sys.argv[1:4]), 'parquet')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    arguments = [sys.executable, "-c", script, model, source, tmp_path / "out"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 1400
+    assert scoring_job.read(tmp_path / "out")["rows"] == 6000

@@ -1,8 +1,11 @@
 """The client: what it sends is what the signatures take, and what comes back is printed, over gRPC and REST."""
 
 import base64
+import contextlib
+import functools
 import http.server
 import json
+import socket
 import threading
 from concurrent import futures
 
@@ -10,19 +13,24 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_kit import exported
+from serving_kit import ITEM_IDS, TITLES, exported
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from typed import Typed, mistake, process
 
-from export import client, messages
+from export import client, messages, titles
 from vae_cf_tf.errors import UserError
 
 HISTORIES = [["i3", "été"], [], ["i1", "i2", "i9"]]
 
 
+@functools.cache
+def loaded():
+    return tf.saved_model.load(str(exported()))
+
+
 def answered(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the SavedModel says, as a server would ask it."""
-    loaded = tf.saved_model.load(str(exported()))
-    answer = loaded.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+    answer = loaded().signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
     return {name: value.numpy() for name, value in answer.items()}
 
 
@@ -79,6 +87,9 @@ def test_rest_bodies_decode_to_the_histories(row_format):
     assert decoded_history([p.bytes_list.value for p in parsed]) == HISTORIES
 
 
+SIZES: list[tuple[str, int]] = []  # signature and histories of each request that a server has answered
+
+
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Answers as TF Serving does, through the loaded SavedModel."""
 
@@ -86,6 +97,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         if request.model_spec.name != "vamp":
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        SIZES.extend((request.model_spec.signature_name, len(value)) for value in inputs.values())
         response = predict_pb2.PredictResponse()
         for name, value in answered(request.model_spec.signature_name, inputs).items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
@@ -106,6 +118,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else body["inputs"]
         )
         arrays = {name: np.array(self.text(value), object) for name, value in inputs.items()}
+        SIZES.extend((body["signature_name"], len(value)) for value in arrays.values())
         outputs = {}
         for name, value in answered(body["signature_name"], arrays).items():
             outputs[name] = [[v.decode() for v in row] for row in value] if value.dtype == object else value.tolist()
@@ -164,49 +177,177 @@ def test_end_to_end(grpc_server, http_server, signature):
 
 
 def test_nothing_left_to_recommend_is_an_empty_list(http_server, grpc_server):
-    from serving_kit import ITEM_IDS
-
     assert client.ask_grpc(grpc_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
     assert client.ask_rest(http_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
 
 
-def test_errors_are_one_line(grpc_server, http_server):
-    for ask, server in ((client.ask_grpc, grpc_server), (client.ask_rest, http_server)):
-        with pytest.raises(UserError, match="Servable not found") as error:
-            ask(server, "other", "recommend", HISTORIES)
-        assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="gave no answer"):
-        client.ask_rest("127.0.0.1:9", "vamp", "recommend", HISTORIES, timeout=2)
-    with pytest.raises(UserError, match="gave no answer"):
-        client.ask_grpc("127.0.0.1:9", "vamp", "recommend", HISTORIES, timeout=2)
+def test_a_response_may_leave_out_repeats_of_a_last_value():
+    response = predict_pb2.PredictResponse()
+    response.outputs["item_ids"].CopyFrom(tf.make_tensor_proto([["a", "b", "c"], ["d", "d", "d"]]))
+    del response.outputs["item_ids"].string_val[4:]
+    scores = response.outputs["scores"]
+    scores.CopyFrom(tf.make_tensor_proto([[3.0, 2.0, 1.0], [0.5, 0.5, 0.5]]))
+    scores.tensor_content = b""
+    scores.float_val.extend([3.0, 2.0, 1.0, 0.5])
+    found = messages.decoded_response(response.SerializeToString())
+    assert found == [[("a", 3.0), ("b", 2.0), ("c", 1.0)], [("d", 0.5)] * 3]
+
+
+def command(tmp_path, *arguments: str) -> Typed:
+    """The client as typed, in a folder where an import of TensorFlow fails."""
+    (tmp_path / "tensorflow").mkdir(exist_ok=True)
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise AssertionError('TensorFlow is imported')")
+    return process("export.client", *arguments, cwd=tmp_path)
+
+
+def shown(history: str, row: list[tuple[str, float]]) -> list[str]:
+    lines = [f"  {score:9.4f}  {item}  {TITLES.get(item, '')}".rstrip() for item, score in row]
+    return [f"{history}:", *lines]
 
 
 @pytest.mark.parametrize("rest", ["", "row", "column"])
-def test_the_command_prints_titles_and_scores(rest, grpc_server, http_server, capsys):
-    from absl import flags
-
-    values = flags.FlagValues()
-    for name, value in {
-        "server": http_server if rest else grpc_server,
-        "model": "vamp",
-        "signature": "recommend",
-        "rest": rest,
-        "titles": str(exported()),
-        "show": 40,
-        "timeout": 10.0,
-    }.items():
-        flags.DEFINE_string(name, None, "", flag_values=values)
-        values[name].value = value
-    values.mark_as_parsed()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        client.main(["client", 'i0,"a""b;c=d"', "映画 7"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == 'The First (1999), a"b;c=d:'
-    first = expected([["i0", 'a"b;c=d']])[0]
-    assert [line.split()[1] for line in lines[1 : 1 + len(first)] if "padded" not in line] == [
-        item.split()[0] for item, _ in first if "padded" not in item
+def test_the_command_prints_titles_scores_and_the_share_of_unknown_ids(rest, grpc_server, http_server, tmp_path):
+    server = http_server if rest else grpc_server
+    flags = [f"--server={server}", "--model=vamp", f"--rest={rest}", "--show=40", f"--titles={exported().parent}"]
+    done = command(tmp_path, *flags, 'i0, "a""b;c=d",nothing', "映画 7", "")
+    assert (done.status, done.stderr) == (0, "")
+    first, second, third = expected([["i0", 'a"b;c=d'], ["映画 7"], []])
+    assert done.stdout.splitlines() == [
+        *shown('The First (1999), a"b;c=d, nothing', first),
+        *shown("七人の侍", second),
+        *shown("An empty history", third),
+        "Ids in the histories: 4, of which 1 (25.00%) are not in the catalogue.",
     ]
-    assert lines[1 + len(first)] == "七人の侍:"
-    titled = [line for line in lines[2 + len(first) :] if line.endswith("i0  The First (1999)")]
-    assert len(titled) == sum(item == "i0" for item, _ in expected([["映画 7"]])[0])
+
+
+@pytest.mark.parametrize("rest", ["", "row"])
+def test_many_histories_go_in_several_requests(rest, grpc_server, http_server, tmp_path):
+    histories = [[ITEM_IDS[n % 36], ITEM_IDS[(n * 7 + 1) % 36]] for n in range(100)]
+    SIZES.clear()
+    done = command(
+        tmp_path, f"--server={http_server if rest else grpc_server}", f"--rest={rest}", "--show=3",
+        *(",".join(history) for history in histories),
+    )  # fmt: skip
+    assert (done.status, done.stderr) == (0, "")
+    assert SIZES == [("recommend_examples", 64), ("recommend_examples", 36)]
+    rows = dict(zip(map(tuple, histories), expected(histories), strict=True))
+    titled = [", ".join(history) for history in histories]
+    assert done.stdout.splitlines() == [
+        line for text, history in zip(titled, histories, strict=True) for line in plain(text, rows[tuple(history)][:3])
+    ]
+
+
+def plain(history: str, row: list[tuple[str, float]]) -> list[str]:
+    return [f"{history}:", *(f"  {score:9.4f}  {item}".rstrip() for item, score in row)]
+
+
+@contextlib.contextmanager
+def answering(answer: bytes):
+    """A server that answers each connection with these bytes and closes it; yields HOST:PORT."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer)
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1 << 16):  # a close with unread bytes would reset the connection
+                            pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def predicting(answer: bytes):
+    """A gRPC server whose Predict answers these bytes."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    service = grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", {"Predict": handler})
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def http_answer(body: str, length: int | None = None) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body) if length is None else length}\r\n\r\n{body}".encode()
+
+
+def response(**outputs: object) -> bytes:
+    message = predict_pb2.PredictResponse()
+    for name, value in outputs.items():
+        message.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return message.SerializeToString()
+
+
+TROUBLE = {
+    # REST
+    "refused": ("row", lambda: contextlib.nullcontext("127.0.0.1:9"), "Connection refused"),
+    "bad host": ("row", lambda: contextlib.nullcontext("nohost.invalid:8501"), "Errno"),
+    "bad port": ("row", lambda: contextlib.nullcontext("localhost:port"), "nonnumeric port"),
+    "cut": ("row", lambda: answering(http_answer('{"predictions": [', 1000)), "IncompleteRead"),
+    "an error cut": ("row", lambda: answering(b"HTTP/1.1 500 Lost\r\nContent-Length: 9\r\n\r\nx"), "500: Lost"),
+    "silent": ("row", lambda: answering(b""), "closed connection"),
+    "no HTTP": ("row", lambda: answering(b"\x00\x00\x12\x04nonsense\r\n\r\n"), "BadStatusLine|nonsense"),
+    "no JSON": ("row", lambda: answering(http_answer("<html>")), "no JSON"),
+    "nested JSON": ("column", lambda: answering(http_answer("[" * 100_000)), "no JSON"),
+    "JSON of a list": ("row", lambda: answering(http_answer("[1]")), "lacks item_ids or scores"),
+    "other fields": ("row", lambda: answering(http_answer('{"predictions": [[0.5]]}')), "lacks item_ids or scores"),
+    "no pairs": (
+        "column",
+        lambda: answering(http_answer('{"outputs": {"item_ids": [["a"]], "scores": [["b"]]}}')),
+        "no texts and numbers",
+    ),
+    "too few rows": ("row", lambda: answering(http_answer('{"predictions": []}')), "0 rankings for 1 histories"),
+    "an error": ("row", lambda: answering(http_answer('{"error": "two\\nlines"}')), "two lines"),
+    # gRPC
+    "grpc refused": ("", lambda: contextlib.nullcontext("127.0.0.1:9"), "UNAVAILABLE"),
+    "grpc bad host": ("", lambda: contextlib.nullcontext("nohost.invalid:8500"), "UNAVAILABLE"),
+    "grpc silent": ("", lambda: answering(b""), "UNAVAILABLE"),
+    "grpc at HTTP": ("", lambda: answering(http_answer("{}")), "UNAVAILABLE"),
+    "grpc no message": ("", lambda: predicting(b"\xff\xff"), "no PredictResponse"),
+    "grpc other fields": ("", lambda: predicting(response(scores=[[0.5]])), "lacks item_ids or scores"),
+    "grpc other types": ("", lambda: predicting(response(item_ids=[[1]], scores=[[0.5]])), "lacks item_ids or scores"),
+    "grpc no pairs": ("", lambda: predicting(response(item_ids=[["a", "b"]], scores=[[0.5]])), "no texts and numbers"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_a_server_in_trouble_is_told_in_one_line(name):
+    rest, server, said = TROUBLE[name]
+    ask = functools.partial(client.ask_rest, row_format=rest == "row") if rest else client.ask_grpc
+    with server() as address, pytest.raises(UserError, match=said) as error:
+        ask(address, "vamp", "recommend_examples", [["i1"]], timeout=5.0)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{address} gave no recommendations of 'vamp' (")
+
+
+def test_the_command_ends_with_one_line(grpc_server, http_server, tmp_path):
+    odd = b"i1,\xff".decode(errors="surrogateescape")
+    for arguments, said in (
+        ([f"--server={grpc_server}", "--rest=row", "i1"], "gave no recommendations"),
+        ([f"--server={http_server}", "--timeout=5", "i1"], "UNAVAILABLE"),
+        ([f"--server={grpc_server}", "--model=other", "i1"], "NOT_FOUND: Servable not found"),
+        ([f"--server={http_server}", "--model=../other", "--rest=column", "i1"], "404: "),
+        ([f"--server={grpc_server}", odd], "bytes that are not UTF-8"),
+        ([f"--server={http_server}", "--rest=row", odd], "bytes that are not UTF-8"),
+        ([f"--server={http_server}", "--rest=row", "a\nb"], "is no list of ids separated by commas"),
+        ([], "A history is missing"),
+    ):
+        done = command(tmp_path, *arguments)
+        mistake(done, said)
+        assert done.stdout == ""
+
+
+def test_damaged_titles_are_told(tmp_path):
+    (tmp_path / "assets.extra").mkdir()
+    for content in ("{", "[]"):
+        (tmp_path / "assets.extra" / titles.NAME).write_text(content)
+        with pytest.raises(UserError, match="is damaged"):
+            titles.read(tmp_path)
