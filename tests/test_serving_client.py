@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import functools
-import http.server
 import json
 import socket
 import threading
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from serving_kit import ITEM_IDS, TITLES, exported
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from stand_in_server import serving
+from tensorflow_serving.apis import predict_pb2
 from typed import Typed, mistake, process
 
 from export import client, messages, titles
@@ -87,79 +87,20 @@ def test_rest_bodies_decode_to_the_histories(row_format):
     assert decoded_history([p.bytes_list.value for p in parsed]) == HISTORIES
 
 
-SIZES: list[tuple[str, int]] = []  # signature and histories of each request that a server has answered
-
-
-class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Answers as TF Serving does, through the loaded SavedModel."""
-
-    def Predict(self, request, context):
-        if request.model_spec.name != "vamp":
-            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-        SIZES.extend((request.model_spec.signature_name, len(value)) for value in inputs.values())
-        response = predict_pb2.PredictResponse()
-        for name, value in answered(request.model_spec.signature_name, inputs).items():
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
-        return response
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """POST /v1/models/vamp:predict, row and column format, as in TF Serving's REST API."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/models/vamp:predict":
-            return self.reply(404, {"error": "Servable not found"})
-        rows = "instances" in body
-        inputs = (
-            {name: [row[name] for row in body["instances"]] for name in body["instances"][0]}
-            if rows
-            else body["inputs"]
-        )
-        arrays = {name: np.array(self.text(value), object) for name, value in inputs.items()}
-        SIZES.extend((body["signature_name"], len(value)) for value in arrays.values())
-        outputs = {}
-        for name, value in answered(body["signature_name"], arrays).items():
-            outputs[name] = [[v.decode() for v in row] for row in value] if value.dtype == object else value.tolist()
-        if not rows:
-            return self.reply(200, {"outputs": outputs})
-        names = list(outputs)
-        found = [dict(zip(names, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-        return self.reply(200, {"predictions": found})
-
-    def text(self, value):
-        if isinstance(value, dict):
-            return base64.b64decode(value["b64"])
-        return [self.text(v) for v in value] if isinstance(value, list) else value.encode()
-
-    def reply(self, status, answer):
-        data = json.dumps(answer, allow_nan=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
-def grpc_server():
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None)
+def servers():
+    with serving(exported()) as running:
+        yield running
 
 
-@pytest.fixture(scope="module")
-def http_server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
+@pytest.fixture
+def grpc_server(servers):
+    return servers.grpc
+
+
+@pytest.fixture
+def http_server(servers):
+    return servers.http
 
 
 def check(answer: list, histories: list[list[str]]) -> None:
@@ -221,15 +162,15 @@ def test_the_command_prints_titles_scores_and_the_share_of_unknown_ids(rest, grp
 
 
 @pytest.mark.parametrize("rest", ["", "row"])
-def test_many_histories_go_in_several_requests(rest, grpc_server, http_server, tmp_path):
+def test_many_histories_go_in_several_requests(rest, servers, tmp_path):
     histories = [[ITEM_IDS[n % 36], ITEM_IDS[(n * 7 + 1) % 36]] for n in range(100)]
-    SIZES.clear()
+    servers.sizes.clear()
     done = command(
-        tmp_path, f"--server={http_server if rest else grpc_server}", f"--rest={rest}", "--show=3",
+        tmp_path, f"--server={servers.http if rest else servers.grpc}", f"--rest={rest}", "--show=3",
         *(",".join(history) for history in histories),
     )  # fmt: skip
     assert (done.status, done.stderr) == (0, "")
-    assert SIZES == [("recommend_examples", 64), ("recommend_examples", 36)]
+    assert servers.sizes == [("recommend_examples", 64), ("recommend_examples", 36)]
     rows = dict(zip(map(tuple, histories), expected(histories), strict=True))
     titled = [", ".join(history) for history in histories]
     assert done.stdout.splitlines() == [
