@@ -9,7 +9,7 @@ import pytest
 
 from vae_cf_tf.data import download as module
 from vae_cf_tf.data.download import DATASETS, download
-from vae_cf_tf.data.readers import read
+from vae_cf_tf.data.formats import read
 from vae_cf_tf.errors import UserError
 
 

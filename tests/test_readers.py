@@ -9,7 +9,7 @@ import pytest
 
 from vae_cf_tf.data import tables
 from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.readers import ReaderOptions, read
+from vae_cf_tf.data.formats import ReaderOptions, read
 from vae_cf_tf.errors import UserError
 
 # The same events in every form: user, item, rating.
@@ -258,13 +258,14 @@ GOOD = "userId,movieId,rating\n1,2,3\n"
         (GOOD + "4,5,\n", "line 3: the rating is empty"),
         (GOOD + "4,5,NaN\n", "line 3: the rating is 'NaN', not a finite number"),
         (GOOD + "4,5,inf\n", "line 3: the rating is 'inf', not a finite number"),
-        (GOOD + ",5,4\n", "line 3: the user id is ''"),
-        (GOOD + "4,,4\n", "line 3: the item id is ''"),
-        (GOOD + "4, ,4\n", "line 3: the item id is ' '"),
+        (GOOD + ",5,4\n", "line 3: the user id is empty"),
+        (GOOD + "4,,4\n", "line 3: the item id is empty"),
+        (GOOD + "4, ,4\n", "line 3: the item id is empty"),
         (GOOD + "NaN,5,4\n", "line 3: the user id is 'NaN'"),
         (GOOD + "4,5\udcff,4\n", "line 3: it is not UTF-8 text"),
-        (GOOD + '"4,5,4\n6,7,1\n', "line 3: 1 column where"),
-        (GOOD + "4,5,1_0\n", "cannot be read: .*1_0"),
+        (GOOD + '"4,5,4\n6,7,1\n', "line 3: a quotation mark is not closed"),
+        (GOOD + "4,5,1_0\n", "line 3: the rating is '1_0', not a number"),
+        (GOOD + "4,5,1e39\n", "line 3: the rating is '1e39', not a finite number"),
         ("a,b,c\n1,2,3\n", r"no user and item column .*--user_column, --item_column, --rating_column.*Found: a, b, c"),
         ("user,b,c\n1,2,3\n", "no item column .*Found: user, b, c"),
         ("1,2,3\n1,2,3\n", "no header line.*--user_column"),
@@ -273,7 +274,7 @@ GOOD = "userId,movieId,rating\n1,2,3\n"
         ("1::2::3::4\n1::2\n", "line 2: 2 columns where the first line has 4"),
         ("1::2::3::4\n1::2::x::4\n", "line 2: the rating is 'x'"),
         ("1\t2\t3\t4\n1\t2\t\t4\n", "line 2: the rating is empty"),
-        ("a\tSOABCDEFGHIJKLMNOP\t3\n\tSOABCDEFGHIJKLMNOP\t3\n", "line 2: the user id is ''"),
+        ("a\tSOABCDEFGHIJKLMNOP\t3\n\tSOABCDEFGHIJKLMNOP\t3\n", "line 2: the user id is empty"),
     ],
 )
 def test_errors_in_text(text, words, packed, tmp_path):
@@ -310,11 +311,19 @@ def write_parquet(names=("user", "item", "rating"), **columns):
         ("x.parquet", lambda p: p.write_text(GOOD), "not a Parquet file"),
         ("x.parquet", lambda p: p.write_bytes(b"PAR1" + b"x" * 50), "cannot be read"),
         ("x.zip", lambda p: p.write_bytes(b"PK\3\4" + b"\0" * 50), "zip archive; unpack"),
-        ("x.parquet", write_parquet(a=["1", None], b=["1", "2"], c=[1, 2]), "row 2: the user is empty"),
-        ("x.parquet", write_parquet(a=["1", "2"], b=["1", ""], c=[1, 2]), "row 2: the item is empty"),
+        ("x.parquet", write_parquet(a=["1", None], b=["1", "2"], c=[1, 2]), "row 2: the user id is empty"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", ""], c=[1, 2]), "row 2: the item id is empty"),
         ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=[1, float("nan")]), "row 2: the rating is empty or"),
-        ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=["1", "x"]), "column rating is of type string"),
-        ("x.parquet", write_parquet(a=[1.5, 2.0], b=["1", "2"], c=[1, 2]), "column user is of type double"),
+        (
+            "x.parquet",
+            write_parquet(a=["1", "2"], b=["1", "2"], c=["1", "x"]),
+            "row 2: the rating is 'x', not a number",
+        ),
+        (
+            "x.parquet",
+            write_parquet(a=[1.5, 2.0], b=["1", "2"], c=[1, 2]),
+            "row 1: the user id is 1.5; numbers are ids if they are whole",
+        ),
         (
             "x.parquet",
             write_parquet(("u1", "v", "w"), a=["1"], b=["1"], c=[2]),
@@ -371,7 +380,7 @@ def test_a_file_of_titles_without_titles(tmp_path):
     ("names", "words"),
     [
         ([], "it holds nothing.*ratings"),
-        (["a.bin", "b.txt"], r"it holds a\.bin, b\.txt.*mv_\*\.txt.*unique_sid\.txt"),
+        (["a.bin", "b.txt"], r"it holds a\.bin, b\.txt.*\.csv.*mv_\*\.txt.*unique_sid\.txt"),
         (["training_set.tar"], "unpack the archive first"),
     ],
 )
@@ -388,7 +397,7 @@ def test_folders_of_no_known_layout(names, words, tmp_path):
     [
         ("1:\n5,3,2005-01-01\n5,2005-01-01\n", "line 3: 2 columns where user,rating,date"),
         ("1:\n5,3,2005-01-01\n5,x,2005-01-01\n", "line 3: the rating is 'x'"),
-        ("1:\n5,3,2005-01-01\n,4,2005-01-01\n", "line 3: the user id is ''"),
+        ("1:\n5,3,2005-01-01\n,4,2005-01-01\n", "line 3: the user id is empty"),
         ("1:\n5,3,2005-01-01\n:\n5,3,2005-01-01\n", "line 3: it is neither an item's line such as 1: nor user,rating"),
         ("1:\n5,3,2005:1\n", "line 2: it is neither"),
         ("1:\n2:\n", "no rows"),

@@ -80,8 +80,7 @@ def _prepare(config: Config, workdir: Workdir, say: Say) -> Split:
     if workdir.has_split():
         split = workdir.split()
     else:
-        say(f"Reading {config.data or config.dataset or 'the embedded data set'} …")
-        split = load_split(config)
+        split = load_split(config, say)
         metrics.check_catalogue(len(split.item_ids))
     say(
         f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
