@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vae_cf_tf.data import tables
-from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.formats import ReaderOptions, read
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.errors import UserError
 
 # The same events in every form: user, item, rating.

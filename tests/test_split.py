@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.formats import ReaderOptions, read
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import HeldOut, Split, SplitOptions, split
 from vae_cf_tf.errors import UserError
 

@@ -159,7 +159,9 @@ def parse(
     return pa.csv.open_csv(
         source,
         read_options=pa.csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=skip),
-        parse_options=pa.csv.ParseOptions(delimiter=separator, quote_char='"' if quoted else False),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted
+        ),
         convert_options=pa.csv.ConvertOptions(
             include_columns=[names[i] for i in types], column_types={names[i]: t for i, t in types.items()}
         ),
@@ -193,6 +195,8 @@ class Table:
     def read(self, types: dict[int, pa.DataType], fault: Fault, build: Callable[[Iterator[list[pa.Array]]], T]) -> T:
         """Reads columns into what `build` makes of them: fast, and where anything is odd, once more and strictly.
 
+        Rows are compared with lines, since an unbalanced quotation mark swallows all lines up to the next one.
+
         Args:
             types: the columns to read, by index.
             fault: says what is wrong with a record. It must object to all that `build` raises an error for.
@@ -201,7 +205,7 @@ class Table:
         Raises: UserError that names the line of the first record that is wrong.
         """
         try:
-            return build(self._blocks(types))
+            return build(self._blocks(types, fault))
         except BAD_FILE as cause:
             try:
                 return build(self._strict_blocks(types, fault))
@@ -212,8 +216,8 @@ class Table:
     def _skip(self) -> int:
         return self.before + self.header
 
-    def _blocks(self, types: dict[int, pa.DataType]) -> Iterator[list[pa.Array]]:
-        """Yields blocks of the columns. Raises pyarrow's errors, and ValueError where a quote swallowed a line."""
+    def _blocks(self, types: dict[int, pa.DataType], fault: Fault) -> Iterator[list[pa.Array]]:
+        """Yields blocks of the columns. Raises pyarrow's errors, and ValueError where a quote swallowed a record."""
         stream = pa.input_stream(str(self.path), compression="gzip" if is_gzip(self.path) else None)
         source, separator, watched = stream, self.separator, None
         if separator == "::":
@@ -226,19 +230,28 @@ class Table:
         for batch in parse(source, separator, len(self.first), types, self._skip, self.quoted):
             rows += len(batch)
             yield batch.columns
-        if watched and watched.has_quotes and rows != self._count_lines():
-            raise ValueError("a quoted field holds a line break")
+        if watched and watched.has_quotes and not self._lines_end_quotes(rows):
+            records = 0
+            for _, lines, _ in self._lines_and_fields():
+                records += 1
+                if len(lines) > 1 and not self._is_one_record(lines, fault):
+                    raise ValueError("a quotation mark is not closed")
+            if records != rows:
+                raise ValueError("the csv module finds other records")
 
-    def _count_lines(self) -> int:
-        """How many lines that are not empty follow the header."""
-        lines, is_inside = 0, False
+    def _lines_end_quotes(self, rows: int) -> bool:
+        """Whether no quoted field goes on behind the end of its line: there are as many lines as `rows`, and the last
+        line, which may lack its end, is closed."""
+        lines, is_inside, tail = -int(self.header), False, b""
         with open_bytes(self.path) as f:
             while chunk := f.read(1 << 20):
                 characters = np.frombuffer(chunk, np.uint8)
                 is_text = (characters != ord("\n")) & (characters != ord("\r"))
                 lines += int(np.count_nonzero(is_text[1:] & ~is_text[:-1])) + int(is_text[0] and not is_inside)
                 is_inside = bool(is_text[-1])
-        return lines - self.header
+                tail = (tail + chunk)[-(1 << 16) :]
+        last = tail.decode("utf-8", "replace").rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
+        return lines == rows and len(list(csv.reader([last, "next"], delimiter=self.separator))) == 2
 
     def _strict_blocks(self, types: dict[int, pa.DataType], fault: Fault) -> Iterator[list[pa.Array]]:
         records = self._records(types, fault)
