@@ -136,15 +136,17 @@ def whole_numbers(events):
     return events
 
 
-def split_of(events, threshold=4.0, min_items=5, min_users=0, heldout_users=20, share=0.8, seed=98765, reseed=True):
+def split_of(events, options):
     """The notebook's steps: training histories, (fold-in, targets) of validation and of test, and the catalogue.
 
     Args:
         events: [(user, item, rating or None)].
+        options: a SplitOptions.
 
     Returns: sets of item ids by user, in the order of the permutation; None where too few users are left.
     """
-    rows = list(dict.fromkeys((u, i) for u, i, rating in events if rating is None or rating >= np.float32(threshold)))
+    least = np.float32(options.threshold)
+    rows = list(dict.fromkeys((user, item) for user, item, rating in events if rating is None or rating >= least))
 
     def keep(rows, place, least):
         counts = {}
@@ -152,15 +154,15 @@ def split_of(events, threshold=4.0, min_items=5, min_users=0, heldout_users=20, 
             counts[row[place]] = counts.get(row[place], 0) + 1
         return [row for row in rows if counts[row[place]] >= least]
 
-    rows = keep(rows, 1, min_users)
-    rows = keep(rows, 0, min_items)
+    rows = keep(rows, 1, options.min_users_per_item)
+    rows = keep(rows, 0, options.min_items_per_user)
     numeric = all(re.fullmatch("-?[0-9]+", user) for user, _, _ in events)
     order = (lambda user: (int(user), user)) if numeric else str
     users = sorted({user for user, _ in rows}, key=order)
-    n, held = len(users), heldout_users or min(max(len(users) // 10, 1), 10_000)
+    n, held = len(users), options.heldout_users or min(max(len(users) // 10, 1), 10_000)
     if n <= 2 * held:
         return None
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(options.seed)
     users = [users[k] for k in random.permutation(n)]
     training = set(users[: n - 2 * held])
     train = [row for row in rows if row[0] in training]
@@ -168,8 +170,8 @@ def split_of(events, threshold=4.0, min_items=5, min_users=0, heldout_users=20, 
     in_catalogue = set(catalogue)
     parts = []
     for members in (users[n - 2 * held : n - held], users[n - held :]):
-        if reseed:
-            random = np.random.RandomState(seed)
+        if options.reseed:
+            random = np.random.RandomState(options.seed)
         fold_in, target = {}, {}
         for user in sorted(members, key=order):
             own = [item for u, item in rows if u == user and item in in_catalogue]
@@ -177,7 +179,7 @@ def split_of(events, threshold=4.0, min_items=5, min_users=0, heldout_users=20, 
                 continue
             drawn = []
             if len(own) >= 5:
-                count = int((1 - Fraction(str(share))) * len(own))
+                count = int((1 - Fraction(str(options.fold_in_share))) * len(own))
                 drawn = random.choice(len(own), size=count, replace=False).tolist()
             target[user] = {own[k] for k in drawn}
             fold_in[user] = set(own) - target[user]
@@ -189,6 +191,16 @@ def split_of(events, threshold=4.0, min_items=5, min_users=0, heldout_users=20, 
     return histories, parts[0], parts[1], catalogue
 
 
-def sets(matrix, item_ids):
+def assert_same_split(data, wanted):
+    """Compares a Split with what `split_of` returned."""
+    train, validation, test, catalogue = wanted
+    assert data.item_ids == catalogue
+    assert _sets(data.train, catalogue) == train
+    for part, (fold_in, target) in ((data.validation, validation), (data.test, test)):
+        assert _sets(part.fold_in, catalogue) == fold_in
+        assert _sets(part.target, catalogue) == target
+
+
+def _sets(matrix, item_ids):
     """Each row as the set of its items' ids."""
     return [{item_ids[c] for c in matrix.indices[a:b]} for a, b in zip(matrix.indptr, matrix.indptr[1:], strict=False)]

@@ -145,35 +145,21 @@ def check(path, expected, place, rng):
     assert list(zip(log.user_ids[log.users], log.item_ids[log.items], ratings, strict=True)) == expected
     assert log.user_ids.tolist() == list(dict.fromkeys(u for u, _, _ in expected))
     assert log.item_ids.tolist() == list(dict.fromkeys(i for _, i, _ in expected))
-    settings = {
-        "threshold": rng.choice((4.0, 3.5)),
-        "heldout_users": rng.choice((0, 2, 5)),
-        "seed": rng.randrange(5),
-        "reseed": rng.random() < 0.5,
-    }
-    filters = {
-        "min_items": rng.choice((0, 2, 5)),
-        "min_users": rng.choice((0, 3)),
-        "share": rng.choice((0.8, 0.71, 0.5)),
-    }
-    wanted = reference.split_of(expected, **settings, **filters)
     options = SplitOptions(
-        min_items_per_user=filters["min_items"],
-        min_users_per_item=filters["min_users"],
-        fold_in_share=filters["share"],
-        **settings,
+        threshold=rng.choice((4.0, 3.5)),
+        min_items_per_user=rng.choice((0, 2, 5)),
+        min_users_per_item=rng.choice((0, 3)),
+        heldout_users=rng.choice((0, 2, 5)),
+        fold_in_share=rng.choice((0.8, 0.71, 0.5)),
+        seed=rng.randrange(5),
+        reseed=rng.random() < 0.5,
     )
+    wanted = reference.split_of(expected, options)
     if wanted is None:
         with pytest.raises(UserError, match=r"^[^\n]*$"):
             split(log, options)
         return
-    data = split(log, options)
-    train, validation, test, catalogue = wanted
-    assert data.item_ids == catalogue
-    assert reference.sets(data.train, catalogue) == train
-    for part, (fold_in, target) in ((data.validation, validation), (data.test, test)):
-        assert reference.sets(part.fold_in, catalogue) == fold_in
-        assert reference.sets(part.target, catalogue) == target
+    reference.assert_same_split(split(log, options), wanted)
 
 
 def run(make, seeds, place, folder, monkeypatch):

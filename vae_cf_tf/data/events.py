@@ -13,7 +13,11 @@ NO_IDS = ("", "nan", "NaN", "NULL", "null", "None", "NA", "N/A", "<NA>")
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-class BadEvent(ValueError):
+class NoEvents(Exception):
+    """A log without any event."""
+
+
+class BadEvent(Exception):
     """An event that is refused.
 
     Args:
@@ -79,9 +83,9 @@ class EventLog:
         self._rows += len(users)
 
     def interactions(self) -> Interactions:
-        """The whole log; empties this one. Raises BadEvent, or ValueError where there are no events."""
+        """The whole log; empties this one. Raises BadEvent or NoEvents."""
         if not self._rows:
-            raise ValueError("no rows")
+            raise NoEvents
         ratings = np.concatenate(self._ratings) if self._ratings else None
         self._ratings = []
         users, user_ids = _coded(self._users, "user")

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from vae_cf_tf.data.events import BadEvent, NoEvents
 from vae_cf_tf.errors import UserError
 
 _BLOCK = 1 << 24  # bytes parsed at a time
@@ -206,10 +207,10 @@ class Table:
         """
         try:
             return build(self._blocks(types, fault))
-        except BAD_FILE as cause:
+        except (*BAD_FILE, BadEvent, NoEvents) as cause:
             try:
                 return build(self._strict_blocks(types, fault))
-            except BAD_FILE:
+            except (*BAD_FILE, BadEvent):
                 raise unreadable(self.path, cause) from cause
 
     @property
@@ -333,21 +334,17 @@ def _array(texts: list[str], kind: pa.DataType) -> pa.Array:
 
 def line_fault(path: Path, check: Callable[[str], str | None]) -> UserError | None:
     """The UserError for the first line of a text file that `check` objects to, None where it objects to none."""
-    rows = 0
     with user_errors(path), open_bytes(path) as f:
         for number, raw in enumerate(f, 1):
             raw = raw.rstrip(b"\r\n")
             if not raw:
                 continue
-            rows += 1
             try:
                 wrong = check(raw.decode("utf-8"))
             except UnicodeDecodeError:
                 wrong = "it is not UTF-8 text"
             if wrong:
                 return line_error(path, number, wrong, raw.decode("utf-8", errors="replace"))
-    if not rows:
-        return UserError(f"{path} holds no rows; give a file with interactions")
     return None
 
 

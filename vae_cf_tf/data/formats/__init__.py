@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vae_cf_tf.data import titles
+from vae_cf_tf.data.events import BadEvent, NoEvents
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.delimited import Delimited
 from vae_cf_tf.data.formats.million_song import MillionSong
@@ -58,7 +59,13 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
     Raises: UserError, one line that names the file, and the line where one is wrong.
     """
     format, files, folder = _found(path, options)
-    data = format.read(files, options, say)
+    name = files[0] if len(files) == 1 else path
+    try:
+        data = format.read(files, options, say)
+    except BadEvent as e:
+        raise UserError(f"{name}, row {e.row + 1}: {e}; correct or drop the row") from e
+    except NoEvents as e:
+        raise UserError(f"{name} holds no rows; give a file with interactions") from e
     if options.item_titles:
         found = titles.read_matching(Path(options.item_titles).expanduser(), data.item_ids)
     else:

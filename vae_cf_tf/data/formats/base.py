@@ -56,7 +56,8 @@ class Format(abc.ABC):
             say: is told which files are read, and what is taken from them.
 
         Returns: a Split if the data is split already.
-        Raises: UserError, one line that names the file, and the line or row where one is wrong.
+        Raises: UserError, one line that names the file, and the line where one is wrong; BadEvent for a row without a
+            line, and NoEvents, as `EventLog` does.
         """
 
     def check(self, files: Sequence[Path], options: ReaderOptions) -> None:  # noqa: B027

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_cf_tf.data.events import TEXT, EventLog
+from vae_cf_tf.data.events import TEXT, BadEvent, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns
 from vae_cf_tf.data.interactions import Interactions, Say
@@ -50,7 +50,7 @@ class Netflix(Format):
                     )
         try:
             return _read(files)
-        except BAD_FILE as e:
+        except (*BAD_FILE, BadEvent) as e:
             faults = (line_fault(path, _fault) for path in files)
             raise next(filter(None, faults), unreadable(files[0], e)) from e
 

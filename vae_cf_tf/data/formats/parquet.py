@@ -37,16 +37,11 @@ class Parquet(Format):
         rating = [] if columns.rating is None else [columns.names[columns.rating]]
         log, rows = EventLog(columns.ids), 0
         with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
-            try:
-                for batch in file.iter_batches(batch_size=_ROWS, columns=ids + rating):
-                    ratings = [_numbers(batch.column(name), rows) for name in rating]
-                    log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
-                    rows += len(batch)
-                if not rows:
-                    raise UserError(f"{path} holds no rows; give a file with interactions")
-                return log.interactions()
-            except BadEvent as e:
-                raise UserError(f"{path}, row {e.row + 1}: {e}; correct or drop the row") from e
+            for batch in file.iter_batches(batch_size=_ROWS, columns=ids + rating):
+                ratings = [_numbers(batch.column(name), rows) for name in rating]
+                log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
+                rows += len(batch)
+            return log.interactions()
 
 
 def _columns(path: Path, options: ReaderOptions) -> Columns:
