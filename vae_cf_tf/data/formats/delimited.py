@@ -47,7 +47,7 @@ def read_table(table: Table, columns: Columns) -> Interactions:
         types[columns.rating] = pa.float32()
 
     def build(blocks) -> Interactions:
-        log = EventLog(columns.ids)
+        log = EventLog(columns.ids, in_order=True)
         for block in blocks:
             log.add(*block)
         return log.interactions()

@@ -63,7 +63,7 @@ def _read(files: Sequence[Path]) -> Interactions:
                     yield chunk
             yield b"\n"
 
-    log = EventLog()
+    log = EventLog(in_order=True)
     item = None
     # With `1:` made `1:,,` every line has three columns.
     source = Chunks(replaced(chunks(), b":", b":,,"))
