@@ -51,6 +51,11 @@ def test_a_rating_column_of_an_unknown_name_is_said_to_be_unused(tmp_path):
         said_of(data=str(path), rating_column="value")
 
 
+def test_columns_without_a_name(tmp_path):
+    path = write_csv(tmp_path / "log.csv", ",user,item,", [("0", u, i, "") for u, i, _ in rows()])  # pandas' index
+    assert said_of(data=str(path))[0].endswith("every event counts; not used: (no name), (no name).")
+
+
 def test_many_unused_columns_are_cut_short(tmp_path):
     header = ",".join(["user", "item", *(f"c{n}" for n in range(99))])
     path = write_csv(tmp_path / "log.csv", header, [(u, i, *"9" * 99) for u, i, _ in rows()])

@@ -296,6 +296,13 @@ def test_an_unbalanced_quotation_mark_is_refused(odd, at, block, tmp_path, monke
     assert odd[at] in str(error.value)
 
 
+def test_an_unbalanced_quotation_mark_around_text_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b'user,item,text,rating\n1,2,"x,4\n1,2,y,\xff\n1,2,z",4\n')
+    with pytest.raises(UserError, match="line 2: 3 columns where the header has 4"):
+        read(str(path))
+
+
 def test_an_unbalanced_quotation_mark_before_a_very_long_text(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user,item,text\n1,2,x\n" + '1,2,"x\n' + "1,2,some words\n" * 20_000)

@@ -45,7 +45,7 @@ def test_other_data(ratings):
     status = ratings.stat()
     ratings.write_text("user,item\n1,3\n")
     os.utime(ratings, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert difference(stored, config) == "ratings.csv has the size that it had, but other content"
+    assert difference(stored, config) == "the content of ratings.csv has changed (the size is the same)"
     ratings.write_text("user,item\n1,2\n" + "1,3\n" * 3000)
     assert difference(stored, config) == "ratings.csv had 14 bytes and has 12,014"
     other = ratings.parent / "u.data"
@@ -90,7 +90,7 @@ def test_a_folder_of_many_files(tmp_path):
     (tmp_path / "combined_data_1.txt").write_text("2:\n1,5,2005-09-06\n")
     (tmp_path / "combined_data_2.txt").write_text("1:\n1,5,2005-09-06\n")
     assert difference(stored, config) == (
-        "combined_data_1.txt, combined_data_2.txt has the size that it had, but other content"
+        "the content of combined_data_1.txt, combined_data_2.txt has changed (the size is the same)"
     )
 
 

@@ -9,7 +9,7 @@ from vae_cf_tf.config import Config
 from vae_cf_tf.data.download import DATASETS
 from vae_cf_tf.data.formats import source_files
 from vae_cf_tf.data.synthetic import EMBEDDED
-from vae_cf_tf.data.tables import user_errors
+from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
 
 
@@ -52,7 +52,7 @@ def difference(stored: Mapping[str, Any], config: Config) -> str | None:
         return f"the data was {_told(stored['name'], before)} and is {_told(_name(config), after)}"
     times = {file["name"]: file["mtime_ns"] for file in stored["files"]}
     changed = [file["name"] for file in now if times[file["name"]] != file["mtime_ns"]]
-    return f"{', '.join(changed[:3]) or stored['name']} has the size that it had, but other content"
+    return f"the content of {', '.join(changed[:3]) or stored['name']} has changed (the size is the same)"
 
 
 def _name(config: Config) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from vae_cf_tf.data.interactions import Interactions, Say, silent
-from vae_cf_tf.data.tables import user_errors
+from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.data.titles import matching
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside

@@ -14,7 +14,7 @@ from vae_cf_tf.data.formats.parquet import Parquet
 from vae_cf_tf.data.formats.presplit import PreSplit
 from vae_cf_tf.data.interactions import Interactions, Say, silent
 from vae_cf_tf.data.split import Split
-from vae_cf_tf.data.tables import user_errors
+from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
 
 __all__ = ["FORMATS", "Format", "ReaderOptions", "check", "read", "register", "source_files"]

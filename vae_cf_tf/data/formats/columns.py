@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vae_cf_tf.data.events import id_fault
 from vae_cf_tf.data.formats.base import ReaderOptions
-from vae_cf_tf.data.tables import number_fault, shown
+from vae_cf_tf.data.text import number_fault, shown
 from vae_cf_tf.errors import UserError
 
 # Usual names, in lower case without punctuation; earlier ones are preferred.
@@ -44,10 +44,11 @@ class Columns:
 
     def told(self, threshold: float) -> str:
         """What is taken from which column, what a rating is made of, and what is not used."""
+        names = [shown(name.strip())[1:-1] or "(no name)" for name in self.names]
         roles = {"user": self.user, "item": self.item, "rating": self.rating}
-        taken = [f"{role} = {self.names[i].strip()}" for role, i in roles.items() if i is not None]
+        taken = [f"{role} = {names[i]}" for role, i in roles.items() if i is not None]
         counts = "no rating column: every event counts" if self.rating is None else f"{threshold:g} or more counts"
-        unused = [name.strip() for i, name in enumerate(self.names) if i not in roles.values()]
+        unused = [name for i, name in enumerate(names) if i not in roles.values()]
         more = ", …" if len(unused) > 12 else ""
         return ", ".join([*taken, counts]) + (f"; not used: {', '.join(unused[:12])}{more}" if unused else "") + "."
 

@@ -11,7 +11,7 @@ from vae_cf_tf.data.events import BadEvent, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns, columns_of
 from vae_cf_tf.data.interactions import Interactions, Say
-from vae_cf_tf.data.tables import number_fault, user_errors
+from vae_cf_tf.data.text import number_fault, user_errors
 from vae_cf_tf.errors import UserError
 
 _ROWS = 1 << 20  # read at a time

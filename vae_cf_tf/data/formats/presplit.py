@@ -9,7 +9,8 @@ import pyarrow as pa
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.interactions import Say
 from vae_cf_tf.data.split import HeldOut, Split, ones
-from vae_cf_tf.data.tables import Table, shown, user_errors
+from vae_cf_tf.data.tables import Table
+from vae_cf_tf.data.text import shown, user_errors
 from vae_cf_tf.errors import UserError
 
 ITEM_IDS = "unique_sid.txt"
