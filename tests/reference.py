@@ -76,13 +76,32 @@ def _quoted(lines, separator, number, size, columns):
                 fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
             except csv.Error:
                 raise Refused(number + k) from None
-            alone = [next(csv.reader([line.strip("\r\n")], delimiter=separator)) for line in lines[k : k + count]]
-            if all(len(a) == size and _event(a, columns, ()) is not None for a in alone if a):
+            alone = [_alone(line.strip("\r\n"), separator) for line in lines[k : k + count] if line.strip("\r\n")]
+            if sum(len(fields) == size and _is_no_text(fields, columns) for fields in alone) > len(alone) / 2:
                 raise Refused(number + k)  # these lines are records: one of them has a quotation mark too many
         else:
             fields = next(csv.reader([text.strip("\r\n")], delimiter=separator))
         yield number + k, fields
         k += count
+
+
+def _alone(line, separator):
+    """The fields of a line in which a quotation mark without its partner is a character like others."""
+    fields = []
+    while True:
+        end = 0
+        if line.startswith('"'):
+            end = line.find('"', 1)
+            while end > 0 and line[end + 1 : end + 2] == '"':
+                end = line.find('"', end + 2)
+        if end > 0 and line[end + 1 : end + 2] in ("", separator):
+            field, rest = line[1:end].replace('""', '"'), line[end + 1 :]
+        else:
+            field, rest = (line.split(separator, 1)[0], line[len(line.split(separator, 1)[0]) :])
+        fields.append(field)
+        if not rest:
+            return fields
+        line = rest[1:]
 
 
 def _is_open(text, separator):
@@ -114,6 +133,12 @@ def _event(fields, columns, header):
         if not np.isfinite(rating):
             return None
     return user, item, rating
+
+
+def _is_no_text(fields, columns):
+    """Whether the fields are an event and hardly a line of a text: no rating is a word, and texts have blanks."""
+    ids = fields[columns[0]] + fields[columns[1]]
+    return _event(fields, columns, ()) is not None and (columns[2] is not None or not re.search(r"\s", ids))
 
 
 def _events(records, size, columns, header):

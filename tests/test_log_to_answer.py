@@ -58,7 +58,8 @@ def make_text(path, rng):
     fault = rng.choice(("",) * 7 + ("id", "header", "columns", "number", "quote", "two quotes", "utf-8", "empty"))
     is_calm = "quote" in fault or rng.random() < 0.2  # no quotation mark but that of the fault
     if is_calm:
-        columns = [*(name for name in columns if name != "text"), "text"]
+        columns += ["text"] * ("text" not in columns)
+        rng.shuffle(columns)
     if rng.random() < 0.04:
         columns.append(rng.choice(names))
     is_quoted = separator in ",;|" or (separator == "\t" and rng.random() < 0.3)
@@ -94,10 +95,13 @@ def make_text(path, rng):
     elif fault == "number":
         lines[at] = line(row(user, item, rng.choice(ODD_NUMBERS)))
     elif "quote" in fault:
-        *fields, last = row(user, item, rating)
-        lines[at] = separator.join([*fields, '"' + last])
+        text = columns.index("text")
+        fields = row(user, item, rating)
+        lines[at] = separator.join('"' + f if i == text else f for i, f in enumerate(fields))
         if fault == "two quotes":
-            lines[min(at + rng.randint(0, 9), len(lines) - 1)] += '"'
+            far = min(at + rng.randint(0, 9), len(lines) - 1)
+            fields = lines[far].split(separator)
+            lines[far] = separator.join(f + '"' if i == text else f for i, f in enumerate(fields))
     elif fault == "utf-8":
         lines[at] = line(row(user + "\udcff", item, rating))
     elif fault == "empty":

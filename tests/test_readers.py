@@ -285,21 +285,30 @@ def test_line_breaks_in_quotes(block, end, tmp_path, monkeypatch):
         ({299: '"'}, 299),  # in the last line
     ],
 )
+@pytest.mark.parametrize("row", ["{user},{item},4,{text}", '{user},"{item}",{text},4', '{text},"{user}","{item}","4"'])
 @pytest.mark.parametrize("block", [500, 1 << 24])
-def test_an_unbalanced_quotation_mark_is_refused(odd, at, block, tmp_path, monkeypatch):
+def test_an_unbalanced_quotation_mark_is_refused(odd, at, row, block, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_BLOCK", block)
-    rows = [f"{n % 7},{n % 5},4,{odd.get(n, 'fine')}" for n in range(2, 300)]
+    rows = [row.format(user=n % 7, item=n % 5, text=odd.get(n, "fine")) for n in range(2, 300)]
     path = tmp_path / "log.csv"
-    path.write_text("user,item,rating,text\n" + "\n".join(rows))
-    with pytest.raises(UserError, match=f"line {at}: a quotation mark is not closed") as error:
+    header = row.format(user="user", item="item", text="text").replace("4", "rating")
+    path.write_text("\n".join([header, *rows]))
+    with pytest.raises(UserError, match=f"line {at}: (a quotation mark is not closed|3 columns where)") as error:
         read(str(path))
     assert odd[at] in str(error.value)
+
+
+def test_texts_of_several_lines_with_as_many_commas_as_columns(tmp_path):
+    texts = ["Good, solid, cheap", "one\nGood, solid, cheap", "one, two, three\nfour, five, six\nGood, solid, cheap"]
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,text\n" + "".join(f'{n},{n},"{text}"\n' for n, text in enumerate(texts)))
+    assert events_of(read(str(path))) == [(str(n), str(n), None) for n in range(3)]
 
 
 def test_an_unbalanced_quotation_mark_around_text_that_is_not_utf_8(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes(b'user,item,text,rating\n1,2,"x,4\n1,2,y,\xff\n1,2,z",4\n')
-    with pytest.raises(UserError, match="line 2: 3 columns where the header has 4"):
+    with pytest.raises(UserError, match="line 2: a quotation mark is not closed"):
         read(str(path))
 
 

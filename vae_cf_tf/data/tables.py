@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,17 @@ _BLOCK = 1 << 24  # bytes parsed at a time
 _RECORDS = 1 << 16  # records read at a time by the strict reader
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what the error handler surrogateescape makes of such a byte
 
-Fault = Callable[[list[str]], str | None]
-"""Takes a record's fields and returns what is wrong with them, or None."""
+
+class Checks(Protocol):
+    """What a reader knows of a table's records."""
+
+    def fault(self, fields: list[str]) -> str | None:
+        """What is wrong with a record, or None."""
+
+    def is_record(self, fields: list[str]) -> bool:
+        """Whether fields as these are a sound record and hardly a line of a text."""
+
+
 T = TypeVar("T")
 
 
@@ -117,23 +126,23 @@ class Table:
             quoted = header and any(len(f) > 1 and f[0] == f[-1] == '"' for f in line.split(separator))
         return cls(path, separator, fields_of(line, separator, quoted), before, header, quoted)
 
-    def read(self, types: dict[int, pa.DataType], fault: Fault, build: Callable[[Iterator[list[pa.Array]]], T]) -> T:
+    def read(self, types: dict[int, pa.DataType], checks: Checks, build: Callable[[Iterator[list[pa.Array]]], T]) -> T:
         """Reads columns into what `build` makes of them: fast, and where anything is odd, once more and strictly.
 
         Rows are compared with lines, since an unbalanced quotation mark swallows all lines up to the next one.
 
         Args:
             types: the columns to read, by index.
-            fault: says what is wrong with a record. It must object to all that `build` raises an error for.
+            checks: their `fault` must object to every record that `build` raises an error for.
             build: takes blocks, each a list of arrays, one for each of `types`.
 
         Raises: UserError that names the line of the first record that is wrong.
         """
         try:
-            return build(self._blocks(types, fault))
+            return build(self._blocks(types, checks))
         except (*BAD_FILE, BadEvent, NoEvents) as cause:
             try:
-                return build(self._strict_blocks(types, fault))
+                return build(self._strict_blocks(types, checks))
             except (*BAD_FILE, BadEvent):
                 raise unreadable(self.path, cause) from cause
 
@@ -141,7 +150,7 @@ class Table:
     def _skip(self) -> int:
         return self.before + self.header
 
-    def _blocks(self, types: dict[int, pa.DataType], fault: Fault) -> Iterator[list[pa.Array]]:
+    def _blocks(self, types: dict[int, pa.DataType], checks: Checks) -> Iterator[list[pa.Array]]:
         """Yields blocks of the columns. Raises pyarrow's errors, and ValueError where a quote swallowed a record."""
         stream = pa.input_stream(str(self.path), compression="gzip" if is_gzip(self.path) else None)
         source, separator, watched = stream, self.separator, None
@@ -159,7 +168,7 @@ class Table:
             records = 0
             for _, lines, _ in self._lines_and_fields():
                 records += 1
-                if len(lines) > 1 and not self._is_one_record(lines, fault):
+                if len(lines) > 1 and not self._is_one_record(lines, checks):
                     raise ValueError("a quotation mark is not closed")
             if records != rows:
                 raise ValueError("the csv module finds other records")
@@ -178,8 +187,8 @@ class Table:
         last = tail.decode("utf-8", "replace").rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
         return lines == rows and len(list(csv.reader([last, "next"], delimiter=self.separator))) == 2
 
-    def _strict_blocks(self, types: dict[int, pa.DataType], fault: Fault) -> Iterator[list[pa.Array]]:
-        records = self._records(types, fault)
+    def _strict_blocks(self, types: dict[int, pa.DataType], checks: Checks) -> Iterator[list[pa.Array]]:
+        records = self._records(types, checks)
         while True:
             columns: list[list[str]] = [[] for _ in types]
             for fields in itertools.islice(records, _RECORDS):
@@ -189,14 +198,14 @@ class Table:
                 return
             yield [_array(texts, kind) for texts, kind in zip(columns, types.values(), strict=True)]
 
-    def _records(self, used: Iterable[int], fault: Fault) -> Iterator[list[str]]:
+    def _records(self, used: Iterable[int], checks: Checks) -> Iterator[list[str]]:
         """Yields each record's fields. Raises UserError for the first that is wrong, naming the line it starts in."""
         rows = 0
         columns = len(self.first)
         for number, lines, fields in self._lines_and_fields():
             rows += 1
             wrong = None
-            if len(lines) > 1 and not self._is_one_record(lines, fault):
+            if len(lines) > 1 and not self._is_one_record(lines, checks):
                 wrong = "a quotation mark is not closed"
             elif len(fields) != columns:
                 there = "the header has" if self.header else "the first line has"
@@ -204,7 +213,7 @@ class Table:
             elif not all(map(str.isascii, lines)) and any(_NOT_UTF8.search(fields[i]) for i in used):
                 wrong = "it is not UTF-8 text"
             else:
-                wrong = fault(fields)
+                wrong = checks.fault(fields)
             if wrong:
                 raise line_error(self.path, number, wrong, lines[0].rstrip("\r\n"))
             yield fields
@@ -240,14 +249,25 @@ class Table:
                 wrong = f"{one_line(e)}; is a quotation mark not closed?"
                 raise line_error(self.path, number, wrong, lines[0].rstrip("\r\n")) from e
 
-    def _is_one_record(self, lines: list[str], fault: Fault) -> bool:
-        """Whether these lines are one record, rather than several of which one has an unbalanced quotation mark."""
+    def _is_one_record(self, lines: list[str], checks: Checks) -> bool:
+        """Whether these lines are one record, rather than several of which one has an unbalanced quotation mark.
+
+        They are several where most of them are records by themselves. Of a text with line breaks the first line can be
+        one, and hardly any other.
+        """
         try:
             list(csv.reader(lines, delimiter=self.separator, strict=True))
         except csv.Error:
             return False
-        alone = [fields_of(line.rstrip("\r\n"), self.separator, True) for line in lines if line.strip("\r\n")]
-        return not all(len(fields) == len(self.first) and fault(fields) is None for fields in alone)
+        alone = [_fields_alone(line.rstrip("\r\n"), self.separator) for line in lines if line.strip("\r\n")]
+        return sum(len(f) == len(self.first) and checks.is_record(f) for f in alone) <= len(alone) / 2
+
+
+def _fields_alone(line: str, separator: str) -> list[str]:
+    """The fields of a line in which a quotation mark that is not closed stands for itself."""
+    end = re.escape(separator)
+    fields = re.findall(rf'("(?:[^"]|"")*"|[^{end}]*){end}', line + separator)
+    return [f[1:-1].replace('""', '"') if len(f) > 1 and f[0] == f[-1] == '"' else f for f in fields]
 
 
 def _array(texts: list[str], kind: pa.DataType) -> pa.Array:

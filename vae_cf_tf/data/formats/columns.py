@@ -62,6 +62,11 @@ class Columns:
             wrong = number_fault(fields[self.rating], "rating")
         return wrong
 
+    def is_record(self, fields: Sequence[str]) -> bool:
+        """Whether these fields are an event, and hardly a line of a text: in a text a blank follows a comma."""
+        ids = fields[self.user] + fields[self.item]
+        return self.fault(fields) is None and (self.rating is not None or not re.search(r"\s", ids))
+
 
 def matches(names: Sequence[str], options: ReaderOptions) -> dict[str, list[int]]:
     """For user, item and rating: the columns of the name that the options give, or of the first usual name."""

@@ -52,4 +52,4 @@ def read_table(table: Table, columns: Columns) -> Interactions:
             log.add(*block)
         return log.interactions()
 
-    return table.read(types, columns.fault, build)
+    return table.read(types, columns, build)

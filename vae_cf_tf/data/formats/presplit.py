@@ -1,6 +1,7 @@
 """A folder that is split already, as the published notebook writes it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,28 @@ def _read_item_ids(path: Path) -> list[str]:
     return ids
 
 
+@dataclass(frozen=True)
+class _Checks:
+    """The checks of a file of pairs whose columns are these, by index."""
+
+    uid: int
+    sid: int
+    items: int
+
+    def fault(self, fields: list[str]) -> str | None:
+        for name, text in (("uid", fields[self.uid]), ("sid", fields[self.sid])):
+            # ASCII digits, fewer than 64 bits can hold
+            if not (text.strip(" \t").isdecimal() and text.isascii()) or len(text.strip()) > 18:
+                return f"the {name} is {shown(text)}, not a whole number from 0"
+        if int(fields[self.sid]) >= self.items:
+            lines = f"whose {self.items:,} lines are sid 0 to {self.items - 1:,}"
+            return f"sid {fields[self.sid].strip()} has no line in {ITEM_IDS}, {lines}"
+        return None
+
+    def is_record(self, fields: list[str]) -> bool:
+        return self.fault(fields) is None
+
+
 def _read_pairs(path: Path, items: int) -> tuple[np.ndarray, np.ndarray]:
     """The columns uid (int64) and sid (int32) of one file of a split."""
     table = max((Table.open(path, separator) for separator in (",", "\t", ";")), key=lambda table: len(table.first))
@@ -118,17 +141,6 @@ def _read_pairs(path: Path, items: int) -> tuple[np.ndarray, np.ndarray]:
     if "uid" not in names or "sid" not in names:
         raise UserError(f"{path} should have the columns uid and sid. Found: {shown(','.join(table.first))}")
     uid, sid = names.index("uid"), names.index("sid")
-
-    def fault(fields: list[str]) -> str | None:
-        for name, text in (("uid", fields[uid]), ("sid", fields[sid])):
-            # ASCII digits, fewer than 64 bits can hold
-            if not (text.strip(" \t").isdecimal() and text.isascii()) or len(text.strip()) > 18:
-                return f"the {name} is {shown(text)}, not a whole number from 0"
-        if int(fields[sid]) >= items:
-            return (
-                f"sid {fields[sid].strip()} has no line in {ITEM_IDS}, whose {items:,} lines are sid 0 to {items - 1:,}"
-            )
-        return None
 
     def build(blocks) -> tuple[np.ndarray, np.ndarray]:
         uids, sids = [], []
@@ -142,4 +154,4 @@ def _read_pairs(path: Path, items: int) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("no rows")
         return np.concatenate(uids), np.concatenate(sids)
 
-    return table.read({uid: pa.int64(), sid: pa.int64()}, fault, build)
+    return table.read({uid: pa.int64(), sid: pa.int64()}, _Checks(uid, sid, items), build)
