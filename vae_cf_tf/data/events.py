@@ -41,6 +41,8 @@ def id_fault(what: str, text: str) -> str | None:
 def clean_ids(ids: pa.StringArray) -> pa.StringArray:
     """The distinct ids of a column without surrounding blanks; where all are whole numbers, "10.0" becomes "10"."""
     ids = pc.utf8_trim_whitespace(ids)
+    if not pc.any(pc.ends_with(ids, ".0")).as_py():
+        return ids
     if pc.all(pc.match_substring_regex(ids, r"^-?[0-9]+(\.0)?$")).as_py():
         ids = pc.replace_substring_regex(ids, r"\.0$", "")
     return ids
