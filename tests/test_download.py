@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import shutil
 import threading
 import zipfile
 
@@ -9,7 +10,7 @@ import pytest
 
 from vae_cf_tf.data import download as module
 from vae_cf_tf.data.download import DATASETS, download
-from vae_cf_tf.data.readers import read
+from vae_cf_tf.data.formats import read
 from vae_cf_tf.errors import UserError
 
 
@@ -41,12 +42,31 @@ def server(tmp_path, monkeypatch):
 
 def test_downloads_once_and_gives_a_folder_that_can_be_read(server, tmp_path):
     cache = tmp_path / "cache" / "not there yet"
+    said = []
     for _ in range(2):
-        folder = download("ml-1m", str(cache))
+        folder = download("ml-1m", str(cache), said.append)
         log = read(folder)
         assert log.item_ids.tolist() == ["10", "20"]
         assert log.titles == {"10": "Toy Story (1995)"}
         assert cache in (cache / folder).parents
+    assert server == ["/ml-1m.zip"]
+    [line] = said
+    assert line.startswith("Downloading http://127.0.0.1:")
+    assert line.endswith("/ml-1m.zip (0 MB) …")
+
+
+def test_a_damaged_archive_in_the_cache_is_fetched_again(server, tmp_path):
+    (tmp_path / "movielens").mkdir()
+    (tmp_path / "movielens" / "ml-1m.zip").write_bytes(b"half of it")
+    assert read(download("ml-1m", str(tmp_path))).item_ids.tolist() == ["10", "20"]
+    assert server == ["/ml-1m.zip"]
+    assert sorted(path.name for path in (tmp_path / "movielens").iterdir()) == ["ml-1m", "ml-1m.zip"]
+
+
+def test_an_archive_in_the_cache_is_not_fetched_again(server, tmp_path):
+    download("ml-1m", str(tmp_path))
+    shutil.rmtree(tmp_path / "movielens" / "ml-1m")
+    download("ml-1m", str(tmp_path))
     assert server == ["/ml-1m.zip"]
 
 

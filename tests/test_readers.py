@@ -1,6 +1,7 @@
 """Every form of data gives the same log, and every mistake one line."""
 
 import gzip
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vae_cf_tf.data import tables
+from vae_cf_tf.data.formats import ReaderOptions, read
 from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.readers import ReaderOptions, read
 from vae_cf_tf.errors import UserError
 
 # The same events in every form: user, item, rating.
@@ -240,6 +241,291 @@ def test_recbole_headers_and_empty_lines(tmp_path):
     assert events_of(read(str(tmp_path / "x.inter"))) == [("1", "2", 4.5), ("3", "4", 5.0)]
 
 
+# --- quotation marks
+
+
+@pytest.mark.parametrize("block", [60, 1 << 24])
+def test_tsv_is_unquoted(block, tmp_path, monkeypatch):
+    """As in Amazon's reviews: a quotation mark that is not closed, in a column that is not used."""
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    texts = ['"The best', "fine", 'a 12" disk', "fine", '"', "ok"]
+    rows = [f"{u}\t{i}\t{t}\t{r:g}\n" for (u, i, r), t in zip(EVENTS, texts, strict=True)]
+    (tmp_path / "reviews.tsv").write_text("customer_id\tproduct_id\treview_headline\tstar_rating\n" + "".join(rows))
+    assert events_of(read(str(tmp_path / "reviews.tsv"))) == EVENTS
+
+
+def test_tsv_with_a_quoted_header_is_quoted(tmp_path):
+    lines = ['"user"\t"item"\t"rating"'] + [f'"{u}"\t"{i}"\t{r}' for u, i, r in EVENTS]
+    (tmp_path / "r.tsv").write_text("\n".join(lines))
+    assert events_of(read(str(tmp_path / "r.tsv"))) == EVENTS
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("block", [64, 200, 1 << 24])
+def test_line_breaks_in_quotes(block, end, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    texts = ["fine", f"two{end}lines", f'a, b{end}{end}1,2,3,4 ""say""', "", f"{end}", "x"]
+    rows = [f'{u},{i},"{t}",{r:g}' for (u, i, r), t in zip(EVENTS * 5, texts * 5, strict=True)]
+    path = tmp_path / "log.csv"
+    path.write_text(end.join(["user,item,text,rating", *rows, ""]), newline="")
+    assert events_of(read(str(path))) == EVENTS * 5
+    # A fault behind them blames its own line: each six records are ten lines.
+    path.write_text(end.join(["user,item,text,rating", *rows, "7,8,x,five", *rows, ""]), newline="")
+    with pytest.raises(UserError, match="line 52: the rating is 'five'"):
+        read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("odd", "at"),
+    [
+        ({4: '"fine'}, 4),  # to the end of the file
+        ({4: '"fine', 9: 'a 12"'}, 4),  # to a quotation mark at the end of a field
+        ({4: '"fine', 9: 'a 12" disk'}, 4),  # to one in the middle of a field
+        ({4: '"fine', 5: '"fine"'}, 4),  # to one at the start of a field
+        ({299: '"'}, 299),  # in the last line
+    ],
+)
+@pytest.mark.parametrize("row", ["{user},{item},4,{text}", '{user},"{item}",{text},4', '{text},"{user}","{item}","4"'])
+@pytest.mark.parametrize("block", [500, 1 << 24])
+def test_an_unbalanced_quotation_mark_is_refused(odd, at, row, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    rows = [row.format(user=n % 7, item=n % 5, text=odd.get(n, "fine")) for n in range(2, 300)]
+    path = tmp_path / "log.csv"
+    header = row.format(user="user", item="item", text="text").replace("4", "rating")
+    path.write_text("\n".join([header, *rows]))
+    with pytest.raises(UserError, match=f"line {at}: (a quotation mark is not closed|3 columns where)") as error:
+        read(str(path))
+    assert odd[at] in str(error.value)
+
+
+def test_texts_of_several_lines_with_as_many_commas_as_columns(tmp_path):
+    texts = ["Good, solid, cheap", "one\nGood, solid, cheap", "one, two, three\nfour, five, six\nGood, solid, cheap"]
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,text\n" + "".join(f'{n},{n},"{text}"\n' for n, text in enumerate(texts)))
+    assert events_of(read(str(path))) == [(str(n), str(n), None) for n in range(3)]
+
+
+def test_an_unbalanced_quotation_mark_around_text_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b'user,item,text,rating\n1,2,"x,4\n1,2,y,\xff\n1,2,z",4\n')
+    with pytest.raises(UserError, match="line 2: a quotation mark is not closed"):
+        read(str(path))
+
+
+def test_an_unbalanced_quotation_mark_before_a_very_long_text(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,text\n1,2,x\n" + '1,2,"x\n' + "1,2,some words\n" * 20_000)
+    with pytest.raises(UserError, match=r"line 3: .*is a quotation mark not closed\?"):
+        read(str(path))
+
+
+# --- ids
+
+
+def test_blanks_around_ids_and_titles_do_not_count(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1, 10\n 1,10 \n2\t,10\n2,\u00a011\n", encoding="utf-8")
+    (tmp_path / "movies.csv").write_text("movieId,title\n 10 , Ten \n11,Eleven\n")
+    log = read(str(tmp_path / "log.csv"))
+    assert events_of(log) == [("1", "10", None), ("1", "10", None), ("2", "10", None), ("2", "11", None)]
+    assert log.titles == {"10": "Ten", "11": "Eleven"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "ids"),
+    [
+        (["10.0", "7.0", "10.0"], ["10", "7"]),  # pandas, where a column had a missing value
+        (["10.0", " 10", "10 ", "10"], ["10"]),
+        (["-1.0", "2.0"], ["-1", "2"]),
+        (["10.0", "10.5"], ["10.0", "10.5"]),  # not whole numbers all
+        (["10.0", "ten"], ["10.0", "ten"]),
+        (["007", "7", "07.0"], ["007", "7", "07"]),
+        (["10.00", "10.0"], ["10.00", "10.0"]),
+    ],
+)
+def test_whole_numbers_written_as_floats(raw, ids, tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n" + "".join(f"u,{item}\n" for item in raw))
+    (tmp_path / "movies.csv").write_text("movieId,title\n10,Ten\n7,Seven\n")
+    log = read(str(tmp_path / "log.csv"))
+    assert log.item_ids.tolist() == ids
+    assert log.titles == {item: title for item, title in {"10": "Ten", "7": "Seven"}.items() if item in ids}
+    pq.write_table(pa.table({"user": ["u"] * len(raw), "item": raw}), tmp_path / "log.parquet")
+    assert read(str(tmp_path / "log.parquet")).item_ids.tolist() == ids
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(10, 1), pa.int8()])
+def test_parquet_numbers_are_ids(kind, tmp_path):
+    users = pa.array(["10", "7", "10"]).cast(kind)
+    pq.write_table(pa.table({"user": users, "item": ["a", "b", "c"]}), tmp_path / "x.parquet")
+    assert read(str(tmp_path / "x.parquet")).user_ids.tolist() == ["10", "7"]
+
+
+@pytest.mark.parametrize("missing", ["nan", "NaN", "NULL", "null", "None", "NA", "N/A", "<NA>", " NA ", "", " "])
+def test_a_missing_id_is_no_id(missing, tmp_path):
+    shown = f"is {missing.strip()!r}" if missing.strip() else "is empty"
+    (tmp_path / "log.csv").write_text(f"user,item\n1,2\n1,{missing}\n")
+    with pytest.raises(UserError, match=f"line 3: the item id {shown}"):
+        read(str(tmp_path / "log.csv"))
+    (tmp_path / "ratings.dat").write_text(f"1::2::3\n{missing}::2::3\n")
+    with pytest.raises(UserError, match=f"line 2: the user id {shown}"):
+        read(str(tmp_path / "ratings.dat"))
+    pq.write_table(pa.table({"user": ["1", missing], "item": ["1", "2"]}), tmp_path / "log.parquet")
+    with pytest.raises(UserError, match=f"row 2: the user id {shown}"):
+        read(str(tmp_path / "log.parquet"))
+
+
+def test_a_repeated_header_line_is_refused(tmp_path):
+    for text in ("userId,movieId\n1,2\nuserId,movieId\n3,4\n", "userId;movieId;rating\n1;2;5\nuserId;movieId;rating\n"):
+        (tmp_path / "log.csv").write_text(text)
+        with pytest.raises(UserError, match="line 3: the header line stands here again"):
+            read(str(tmp_path / "log.csv"))
+    pq.write_table(pa.table({"user": ["1", "user"], "item": ["1", "item"]}), tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="row 2: the header line stands here again"):
+        read(str(tmp_path / "log.parquet"))
+    # A user who is called as the column, and an item, but not in one row.
+    (tmp_path / "log.csv").write_text("user,item\nuser,2\n1,item\n")
+    assert events_of(read(str(tmp_path / "log.csv"))) == [("user", "2", None), ("1", "item", None)]
+
+
+# --- titles
+
+
+def test_titles_separated_by_semicolons(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1,10\n1,20\n")
+    names = tmp_path / "names.csv"
+    for text in ('id;title\n10;Ten, the film\n20;"A;B"\n', '"10";Ten, the film\n20;A;more\n', "10|Ten, the film\n"):
+        names.write_text(text)
+        titles = read(str(tmp_path / "log.csv"), ReaderOptions(item_titles=str(names))).titles
+        assert titles["10"] == "Ten, the film"
+    names.write_text("ISBN;Year;Book-Title\n10.0;1999;Ten\n20.0;2000;Twenty\n")
+    assert read(str(tmp_path / "log.csv"), ReaderOptions(item_titles=str(names))).titles == {
+        "10": "Ten",
+        "20": "Twenty",
+    }
+
+
+def test_titles_that_match_no_item_are_an_error(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1,10\n")
+    (tmp_path / "names.csv").write_text("title,item\nTen,10\nTwenty,20\n")
+    with pytest.raises(
+        UserError, match=r"names\.csv: none of the 2 ids with a title .* such as 'Ten', items such as '10'"
+    ):
+        read(str(tmp_path / "log.csv"), ReaderOptions(item_titles=str(tmp_path / "names.csv")))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no item titles"),
+        ("one column\n", "holds no item titles"),
+        ('1,"' + "x\n" * 200_000, "no item titles can be read"),
+        ("movieId,title\n8,Eight\n", "none of the 1 ids with a title"),
+    ],
+)
+def test_odd_titles_beside_a_log_are_said_and_left(text, words, tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1,10\n")
+    (tmp_path / "movies.csv").write_text(text)
+    said = []
+    log = read(str(tmp_path / "log.csv"), say=said.append)
+    assert log.titles == {}
+    assert len(said) == 2
+    assert said[1].startswith(f"No titles: {tmp_path / 'movies.csv'}")
+    assert words in said[1]
+    assert "\n" not in said[1]
+
+
+# --- columns
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "names"),
+    [
+        ("userId,movieId,rating,a|b|c|d|e", ",", (0, 1, 2)),
+        ("a,b,c,d,e|userId|movieId|stars", "|", (1, 2, 3)),
+        ("x;y;z,user_id,item_id,user_rating", ",", (1, 2, 3)),
+        ("user_id:token,item_id:token,rating:float", ",", (0, 1, 2)),
+    ],
+)
+def test_the_separator_is_the_one_that_gives_the_columns(header, separator, names, tmp_path):
+    width = len(header.split(separator))
+    rows = [["x"] * width for _ in EVENTS]
+    for row, event in zip(rows, EVENTS, strict=True):
+        for place, value in zip(names, event, strict=True):
+            row[place] = str(value)
+    (tmp_path / "log.csv").write_text("\n".join([header, *map(separator.join, rows)]))
+    assert events_of(read(str(tmp_path / "log.csv"))) == EVENTS
+
+
+@pytest.mark.parametrize(
+    "name", ["rating", "Ratings", "user_rating", "star_rating", "Stars", "review_score", "review/score", "Book-Rating"]
+)
+def test_usual_names_of_ratings(name, tmp_path):
+    (tmp_path / "log.csv").write_text(csv_text(header=f"userId,movieId,{name},t"))
+    assert events_of(read(str(tmp_path / "log.csv"))) == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "words"),
+    [
+        ("userId,movieId,rating,rating", {}, "has 2 columns named rating; .* name another with --rating_column"),
+        ("userId,UserID,movieId,t", {}, "has 2 columns named userId"),
+        ("who,what,who,t", {"user_column": "who", "item_column": "what"}, "has 2 columns named who"),
+    ],
+)
+def test_two_columns_of_one_name(header, options, words, tmp_path):
+    (tmp_path / "log.csv").write_text(csv_text(header=header))
+    with pytest.raises(UserError, match=words):
+        read(str(tmp_path / "log.csv"), ReaderOptions(**options))
+    names = header.split(",")
+    pq.write_table(pa.Table.from_arrays([pa.array(["1"])] * 4, names), tmp_path / "log.parquet")
+    with pytest.raises(UserError, match=words):
+        read(str(tmp_path / "log.parquet"), ReaderOptions(**options))
+
+
+def test_two_columns_of_one_name_that_are_not_needed(tmp_path):
+    (tmp_path / "log.csv").write_text("userId,t,movieId,t\n1,2,3,4\n")
+    assert events_of(read(str(tmp_path / "log.csv"))) == [("1", "3", None)]
+    pq.write_table(pa.Table.from_arrays([pa.array(["1"])] * 4, ["user", "t", "item", "t"]), tmp_path / "log.parquet")
+    assert events_of(read(str(tmp_path / "log.parquet"))) == [("1", "1", None)]
+
+
+def test_nested_columns(tmp_path):
+    nested = pa.array([{"id": "1", "user": "2"}])
+    columns = {"user": ["1"], "item": ["2"], "meta": nested, "tags": pa.array([["a", "b"]])}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    assert events_of(read(str(tmp_path / "log.parquet"))) == [("1", "2", None)]
+    for name, values in (("user", nested), ("item", columns["tags"]), ("rating", nested)):
+        pq.write_table(pa.table(columns | {name: values}), tmp_path / "log.parquet")
+        with pytest.raises(UserError, match=f"column {name} is of type (struct|list)<") as error:
+            read(str(tmp_path / "log.parquet"))
+        assert "\n" not in str(error.value)
+
+
+def test_a_category_that_is_not_used(tmp_path):
+    """Nor does one change the order of users, which is of numbers where all ids are numbers."""
+    items = pa.DictionaryArray.from_arrays([1, 2], ["", "a", "b"])
+    users = pa.DictionaryArray.from_arrays([2, 1], ["none", "10", "9"])
+    pq.write_table(pa.table({"user": users, "item": items}), tmp_path / "x.parquet")
+    log = read(str(tmp_path / "x.parquet"))
+    assert log.user_ids.tolist() == ["9", "10"]
+    assert log.item_ids.tolist() == ["a", "b"]
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="no regular file but a pipe or a device; a file is needed"):
+        read(str(tmp_path / "pipe"))
+    (tmp_path / "log.csv").write_text("user,item\n1,2\n")
+    with pytest.raises(UserError, match="is a folder or a pipe; a file of item titles is needed"):
+        read(str(tmp_path / "log.csv"), ReaderOptions(item_titles=str(tmp_path / "pipe")))
+
+
+@pytest.mark.parametrize("make", [make_1m, make_100k, make_netflix])
+def test_names_of_columns_where_there_are_none(make, tmp_path):
+    path, _ = make(tmp_path)
+    with pytest.raises(UserError, match="has no column names, so --user_column=user means nothing here"):
+        read(str(path), ReaderOptions(user_column="user"))
+
+
 # --- mistakes
 
 GOOD = "userId,movieId,rating\n1,2,3\n"
@@ -258,13 +544,14 @@ GOOD = "userId,movieId,rating\n1,2,3\n"
         (GOOD + "4,5,\n", "line 3: the rating is empty"),
         (GOOD + "4,5,NaN\n", "line 3: the rating is 'NaN', not a finite number"),
         (GOOD + "4,5,inf\n", "line 3: the rating is 'inf', not a finite number"),
-        (GOOD + ",5,4\n", "line 3: the user id is ''"),
-        (GOOD + "4,,4\n", "line 3: the item id is ''"),
-        (GOOD + "4, ,4\n", "line 3: the item id is ' '"),
+        (GOOD + ",5,4\n", "line 3: the user id is empty"),
+        (GOOD + "4,,4\n", "line 3: the item id is empty"),
+        (GOOD + "4, ,4\n", "line 3: the item id is empty"),
         (GOOD + "NaN,5,4\n", "line 3: the user id is 'NaN'"),
         (GOOD + "4,5\udcff,4\n", "line 3: it is not UTF-8 text"),
-        (GOOD + '"4,5,4\n6,7,1\n', "line 3: 1 column where"),
-        (GOOD + "4,5,1_0\n", "cannot be read: .*1_0"),
+        (GOOD + '"4,5,4\n6,7,1\n', "line 3: a quotation mark is not closed"),
+        (GOOD + "4,5,1_0\n", "line 3: the rating is '1_0', not a number"),
+        (GOOD + "4,5,1e39\n", "line 3: the rating is '1e39', not a finite number"),
         ("a,b,c\n1,2,3\n", r"no user and item column .*--user_column, --item_column, --rating_column.*Found: a, b, c"),
         ("user,b,c\n1,2,3\n", "no item column .*Found: user, b, c"),
         ("1,2,3\n1,2,3\n", "no header line.*--user_column"),
@@ -273,7 +560,7 @@ GOOD = "userId,movieId,rating\n1,2,3\n"
         ("1::2::3::4\n1::2\n", "line 2: 2 columns where the first line has 4"),
         ("1::2::3::4\n1::2::x::4\n", "line 2: the rating is 'x'"),
         ("1\t2\t3\t4\n1\t2\t\t4\n", "line 2: the rating is empty"),
-        ("a\tSOABCDEFGHIJKLMNOP\t3\n\tSOABCDEFGHIJKLMNOP\t3\n", "line 2: the user id is ''"),
+        ("a\tSOABCDEFGHIJKLMNOP\t3\n\tSOABCDEFGHIJKLMNOP\t3\n", "line 2: the user id is empty"),
     ],
 )
 def test_errors_in_text(text, words, packed, tmp_path):
@@ -310,11 +597,15 @@ def write_parquet(names=("user", "item", "rating"), **columns):
         ("x.parquet", lambda p: p.write_text(GOOD), "not a Parquet file"),
         ("x.parquet", lambda p: p.write_bytes(b"PAR1" + b"x" * 50), "cannot be read"),
         ("x.zip", lambda p: p.write_bytes(b"PK\3\4" + b"\0" * 50), "zip archive; unpack"),
-        ("x.parquet", write_parquet(a=["1", None], b=["1", "2"], c=[1, 2]), "row 2: the user is empty"),
-        ("x.parquet", write_parquet(a=["1", "2"], b=["1", ""], c=[1, 2]), "row 2: the item is empty"),
+        ("x.parquet", write_parquet(a=["1", None], b=["1", "2"], c=[1, 2]), "row 2: the user id is empty"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", ""], c=[1, 2]), "row 2: the item id is empty"),
         ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=[1, float("nan")]), "row 2: the rating is empty or"),
-        ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=["1", "x"]), "column rating is of type string"),
-        ("x.parquet", write_parquet(a=[1.5, 2.0], b=["1", "2"], c=[1, 2]), "column user is of type double"),
+        ("x.parquet", write_parquet(a=["1", "2"], b=["1", "2"], c=["1", "x"]), "row 2: the rating is 'x', not a num"),
+        (
+            "x.parquet",
+            write_parquet(a=[1.5, 2.0], b=["1", "2"], c=[1, 2]),
+            "row 1: the user id is 1.5; numbers are ids if they are whole",
+        ),
         (
             "x.parquet",
             write_parquet(("u1", "v", "w"), a=["1"], b=["1"], c=[2]),
@@ -371,7 +662,7 @@ def test_a_file_of_titles_without_titles(tmp_path):
     ("names", "words"),
     [
         ([], "it holds nothing.*ratings"),
-        (["a.bin", "b.txt"], r"it holds a\.bin, b\.txt.*mv_\*\.txt.*unique_sid\.txt"),
+        (["a.bin", "b.txt"], r"it holds a\.bin, b\.txt.*\.csv.*mv_\*\.txt.*unique_sid\.txt"),
         (["training_set.tar"], "unpack the archive first"),
     ],
 )
@@ -388,7 +679,7 @@ def test_folders_of_no_known_layout(names, words, tmp_path):
     [
         ("1:\n5,3,2005-01-01\n5,2005-01-01\n", "line 3: 2 columns where user,rating,date"),
         ("1:\n5,3,2005-01-01\n5,x,2005-01-01\n", "line 3: the rating is 'x'"),
-        ("1:\n5,3,2005-01-01\n,4,2005-01-01\n", "line 3: the user id is ''"),
+        ("1:\n5,3,2005-01-01\n,4,2005-01-01\n", "line 3: the user id is empty"),
         ("1:\n5,3,2005-01-01\n:\n5,3,2005-01-01\n", "line 3: it is neither an item's line such as 1: nor user,rating"),
         ("1:\n5,3,2005:1\n", "line 2: it is neither"),
         ("1:\n2:\n", "no rows"),

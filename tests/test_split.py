@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import reference
 
+from vae_cf_tf.data.formats import ReaderOptions, read
 from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.readers import ReaderOptions, read
-from vae_cf_tf.data.split import HeldOut, Split, SplitOptions, read_split_folder, split
+from vae_cf_tf.data.split import HeldOut, Split, SplitOptions, split, target_counts
 from vae_cf_tf.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -29,56 +31,10 @@ def make_log(seed=0, events=4000, users=150, items=80, numeric=True, ratings=Tru
     )
 
 
-def notebook(log, options):
-    """The notebook's steps in plain Python: lists of rows (user id, item id) and the order of users and items."""
-    rows, seen = [], set()
-    for k in range(len(log.users)):
-        pair = (log.user_ids[log.users[k]], log.item_ids[log.items[k]])
-        if (log.ratings is None or log.ratings[k] >= options.threshold) and pair not in seen:
-            seen.add(pair)
-            rows.append(pair)
-
-    def keep(rows, place, least):
-        counts = {}
-        for row in rows:
-            counts[row[place]] = counts.get(row[place], 0) + 1
-        return [row for row in rows if counts[row[place]] >= least]
-
-    rows = keep(rows, 1, options.min_users_per_item)
-    rows = keep(rows, 0, options.min_items_per_user)
-    numeric = all(u.isdigit() for u in log.user_ids)
-    users = sorted({u for u, _ in rows}, key=int if numeric else str)
-    random = np.random.RandomState(options.seed)
-    users = [users[k] for k in random.permutation(len(users))]
-    n, held = len(users), options.heldout_users
-    training = set(users[: n - 2 * held])
-    train = [row for row in rows if row[0] in training]
-    catalogue = list(dict.fromkeys(item for _, item in train))
-    parts = []
-    for members in (users[n - 2 * held : n - held], users[n - held :]):
-        if options.reseed:
-            random = np.random.RandomState(options.seed)
-        fold_in, target = {}, {}
-        for user in sorted(members, key=int if numeric else str):
-            own = [item for u, item in rows if u == user and item in catalogue]
-            if not own:
-                continue
-            drawn = []
-            if len(own) >= 5:
-                # .2 for the published share of .8
-                share = {0.8: 0.2, 0.5: 0.5}[options.fold_in_share]
-                drawn = random.choice(len(own), size=int(share * len(own)), replace=False).tolist()
-            target[user] = {own[k] for k in drawn}
-            fold_in[user] = set(own) - target[user]
-        members = [u for u in members if u in fold_in]
-        parts.append(([fold_in[u] for u in members], [target[u] for u in members]))
-    histories = [{item for u, item in train if u == user} for user in users[: n - 2 * held]]
-    return histories, parts[0], parts[1], catalogue
-
-
-def sets(matrix, item_ids):
-    """Each row as the set of its items' ids."""
-    return [{item_ids[c] for c in matrix.indices[a:b]} for a, b in zip(matrix.indptr, matrix.indptr[1:], strict=False)]
+def events_of(log):
+    """The log as the reference has it: [(user, item, rating or None)]."""
+    ratings = [None] * len(log.users) if log.ratings is None else log.ratings
+    return list(zip(log.user_ids[log.users], log.item_ids[log.items], ratings, strict=True))
 
 
 @pytest.mark.parametrize("numeric", [True, False])
@@ -94,13 +50,7 @@ def sets(matrix, item_ids):
 )
 def test_split_is_the_notebooks(numeric, ratings, options):
     log = make_log(numeric=numeric, ratings=ratings)
-    data = split(log, options)
-    train, validation, test, catalogue = notebook(log, options)
-    assert data.item_ids == catalogue
-    assert sets(data.train, catalogue) == train
-    for part, (fold_in, target) in ((data.validation, validation), (data.test, test)):
-        assert sets(part.fold_in, catalogue) == fold_in
-        assert sets(part.target, catalogue) == target
+    reference.assert_same_split(split(log, options), reference.split_of(events_of(log), options))
 
 
 def test_split_reproduces_a_published_protocol_split():
@@ -141,10 +91,30 @@ def test_split_properties():
     assert split(log, SplitOptions(heldout_users=25, seed=2)).fingerprint() != data.fingerprint()
 
 
+def test_the_share_of_targets_is_exact():
+    # 100 - 71 = 29; 1 - .71 as a float is a little less than .29.
+    assert target_counts([100, 5, 4], 0.71) == [29, 1, 0]
+    # The notebook's own formula for the published share.
+    assert target_counts(range(5000), 0.8) == [int(0.2 * n) if n >= 5 else 0 for n in range(5000)]
+    for percent in range(1, 100):
+        wanted = [n * (100 - percent) // 100 if n >= 5 else 0 for n in range(1000)]
+        assert target_counts(range(1000), percent / 100) == wanted
+
+
+def test_of_100_items_29_are_targets_at_a_share_of_71_percent():
+    ids = np.array([str(n) for n in range(100)], object)
+    users, items = (a.ravel().astype(np.int32) for a in np.indices((20, 100)))
+    data = split(Interactions(users, items, ids[:20], ids), SplitOptions(heldout_users=5, fold_in_share=0.71))
+    assert np.diff(data.test.target.indptr).tolist() == [29] * 5
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (SplitOptions(heldout_users=75), r"\d+ users are left .*2 × 75 .*--heldout_users, --min_items_per_user"),
+        (
+            SplitOptions(heldout_users=75),
+            r"users are left .*2 × 75 .*lower --heldout_users or --threshold or --min_items",
+        ),
         (SplitOptions(heldout_users=10, min_items_per_user=200), r"^0 users are left .*--min_items_per_user"),
         (SplitOptions(threshold=6), r"no rating reaches 6 \(the highest is 5\).*--threshold"),
         (SplitOptions(threshold=float("nan")), "--threshold .*nan"),
@@ -154,13 +124,91 @@ def test_split_properties():
         (SplitOptions(fold_in_share=0.0), "--fold_in_share .*Received: 0.0"),
         (SplitOptions(fold_in_share=1.0), "--fold_in_share .*Received: 1.0"),
         (SplitOptions(seed=-1), "--split_seed .*Received: -1"),
-        (SplitOptions(heldout_users=10, fold_in_share=0.999), "enough items .*--fold_in_share"),
+        (
+            SplitOptions(heldout_users=10, fold_in_share=0.999),
+            "no validation user has a target: .* one has are 14; lower --fold_in_share",
+        ),
     ],
 )
 def test_split_errors(options, words):
     with pytest.raises(UserError, match=words) as error:
         split(make_log(), options)
     assert "\n" not in str(error.value)
+
+
+def log_of(events):
+    """Interactions of [(user, item, rating)]."""
+    users, items, ratings = zip(*events, strict=True)
+    (user_codes, user_ids), (item_codes, item_ids) = (pd.factorize(np.array(c, object)) for c in (users, items))
+    as_codes = (codes.astype(np.int32) for codes in (user_codes, item_codes))
+    return Interactions(*as_codes, user_ids, item_ids, np.array(ratings, np.float32))
+
+
+def test_what_each_step_drops_is_said():
+    # 30 users like items 0 to 5 and repeat one of them; u30 likes item 6 alone; u31 likes nothing.
+    events = [(f"u{u}", str(i), 5) for u in range(30) for i in (0, 1, 2, 3, 4, 5, 0)]
+    events += [("u30", "6", 4), ("u31", "0", 1), ("u0", "7", 5)]
+    said = []
+    split(log_of(events), SplitOptions(min_users_per_item=2), said.append)
+    assert said == [
+        "213 rows read, 212 with a rating of 4 or more; distinct: 182 pairs of 31 users and 8 items.",
+        "Dropped items of fewer than 2 users; left: 180 pairs of 30 users and 6 items.",
+        "Dropped users of fewer than 5 items; left: 180 pairs of 30 users and 6 items.",
+    ]
+
+
+def test_held_out_users_without_an_item_of_the_catalogue_are_counted():
+    events = [(f"u{u}", f"{u if u % 2 else ''}i{i}", 5) for u in range(40) for i in range(6)]  # odd users share nothing
+    said = []
+    data = split(log_of(events), SplitOptions(heldout_users=6), said.append)
+    lost = 12 - data.validation.target.shape[0] - data.test.target.shape[0]
+    assert lost > 0
+    assert said[-1] == f"Left out: {lost} held-out users of whose items no training user has any."
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "message"),
+    [
+        # 40 users with 6 items, 30 with 3, 20 with low ratings
+        (
+            {"a": (40, 6, 5), "b": (30, 3, 5), "c": (20, 6, 2)},
+            SplitOptions(heldout_users=20),
+            "40 users are left (of 90 in the data --threshold=4 took 20 and --min_items_per_user=5 took 30), too few "
+            "for 2 × 20 held-out users and some to train on; lower --heldout_users or --threshold or "
+            "--min_items_per_user",
+        ),
+        (
+            {"a": (2, 6, 5), "b": (5, 3, 5)},
+            SplitOptions(),
+            "2 users are left (of 7 in the data --min_items_per_user=5 took 5), too few for training, validation and "
+            "test, which need one each; lower --min_items_per_user",
+        ),
+        (
+            {"a": (2, 6, 5)},
+            SplitOptions(),
+            "2 users are left, too few for training, validation and test, which need one each; give data of more users",
+        ),
+        (
+            {"a": (9, 6, 5)},
+            SplitOptions(min_users_per_item=10),
+            "0 users are left (of 9 in the data --min_users_per_item=10 took 9), too few for training, validation and "
+            "test, which need one each; lower --min_users_per_item",
+        ),
+        (
+            {"a": (30, 4, 5)},
+            SplitOptions(min_items_per_user=0),
+            "no validation user has a target: the most items of the catalogue that one has are 4; 5 are needed: hold "
+            "out more users with --heldout_users, or give more data",
+        ),
+    ],
+)
+def test_too_few_users_names_the_filter_that_took_them(events, options, message):
+    rows = [
+        (f"{k}{u}", str(i), r) for k, (users, items, r) in events.items() for u in range(users) for i in range(items)
+    ]
+    with pytest.raises(UserError) as error:
+        split(log_of(rows), options)
+    assert str(error.value) == message
 
 
 def test_save_and_load(tmp_path):
@@ -228,7 +276,7 @@ def test_read_split_folder(folder):
 
 def test_read_split_folder_titles(folder, tmp_path):
     (folder / "movies.csv").write_text('movieId,title\n007,"Goldfinger, 1964"\nother,No\n', encoding="utf-8")
-    assert read_split_folder(folder).titles == {"007": "Goldfinger, 1964"}
+    assert read(str(folder)).titles == {"007": "Goldfinger, 1964"}
     (folder / "own.tsv").write_text("ü\tUmlaut\n", encoding="utf-8")
     assert read(str(folder), ReaderOptions(item_titles=str(folder / "own.tsv"))).titles == {"ü": "Umlaut"}
 
@@ -248,7 +296,11 @@ def test_crlf_and_no_final_line_break(folder):
         ("unique_sid.txt", "", r"unique_sid\.txt is empty"),
         ("unique_sid.txt", "a\n\nc\n", r"unique_sid\.txt, line 2: the item id is empty"),
         ("unique_sid.txt", "a\nb\na\n", r"unique_sid\.txt, line 3: 'a' stands in line 1"),
-        ("unique_sid.txt", "a\nb\n", r"train\.csv, line 3: sid 2 has no line in unique_sid\.txt, which has 2"),
+        (
+            "unique_sid.txt",
+            "a\nb\n",
+            r"train\.csv, line 3: sid 2 has no line in unique_sid\.txt, whose 2 lines are sid 0 to 1",
+        ),
         ("train.csv", "uid,sid\n1,0\n-1,1\n", r"train\.csv, line 3: the uid is '-1', not a whole number"),
         ("train.csv", "uid,sid\n1,0\n1,1.5\n", r"train\.csv, line 3: the sid is '1\.5'"),
         ("train.csv", "uid,sid\n1,0\n1,-1\n", r"train\.csv, line 3: the sid is '-1'"),
@@ -269,3 +321,49 @@ def test_read_split_folder_errors(folder, name, text, words):
         read(str(folder))
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"validation_te.csv": "9,2\n9,1\n"},
+            r"validation_te\.csv: sid 1 of uid 9 stands in validation_tr\.csv too \(1 such",
+        ),
+        ({"test_te.csv": "3,0\n3,1\n"}, r"test_te\.csv: sid 1 of uid 3 stands in test_tr\.csv too .*drop each pair"),
+        ({"test_tr.csv": "4,1\n"}, r"test_tr\.csv: uid 4 is also in train\.csv; .* must be different ones: drop them"),
+        ({"validation_te.csv": "1,2\n"}, r"validation_te\.csv: uid 1 is also in train\.csv"),
+        ({"test_te.csv": "7,0\n3,2\n"}, r"test_te\.csv: uid 7 is also in validation_tr\.csv"),
+        ({"test_te.csv": "1,0\n4,2\n"}, r"test_te\.csv: 2 users, uid 1 among them, are also in train\.csv"),
+    ],
+)
+def test_a_split_folder_whose_parts_overlap(folder, files, words):
+    for name, rows in files.items():
+        (folder / name).write_text("uid,sid\n" + rows)
+    with pytest.raises(UserError, match=words) as error:
+        read(str(folder))
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_warning_where_sids_seem_to_count_from_1(folder):
+    said = []
+    read(str(folder), say=said.append)
+    assert said == [f"Reading {folder}, which is split already: no rating, filter or split is applied."]
+    for name in ("train", "validation_tr", "validation_te", "test_tr", "test_te"):
+        header, *rows = (folder / f"{name}.csv").read_text().splitlines()
+        rows = [",".join((row.split(",")[0], str(max(int(row.split(",")[1]), 1)))) for row in rows]
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    (folder / "validation_te.csv").write_text("uid,sid\n9,2\n")
+    (folder / "test_te.csv").write_text("uid,sid\n2,2\n")
+    read(str(folder), say=said.append)
+    assert len(said) == 3
+    assert "count from 1? None is 0, and the largest is that of the last line of unique_sid.txt" in said[2]
+
+
+def test_ids_of_a_split_folder_stay_as_they_are(folder):
+    (folder / "unique_sid.txt").write_text(" 10\n10.0\nNA\n")
+    (folder / "movies.csv").write_text("movieId,title\n10,Ten\n")
+    data = read(str(folder))
+    assert data.item_ids == [" 10", "10.0", "NA"]
+    assert data.titles == {" 10": "Ten"}

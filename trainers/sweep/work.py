@@ -68,8 +68,7 @@ def prepare(base: Config, sweep_dir: Path, todo: Sequence[Task], say: Say) -> No
             f"{sweep_dir} has a sweep on other data or another split ({of_data}). Give another --sweep_dir."
         )
     if not (sweep_dir / SPLIT_FILE).exists():
-        say(f"Reading {base.data or base.dataset or 'the embedded data set'} …")
-        split = load_split(base)
+        split = load_split(base, say)
         metrics.check_catalogue(len(split.item_ids))
         with written_aside(of_data) as aside:
             aside.write_text(data)

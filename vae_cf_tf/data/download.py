@@ -1,9 +1,17 @@
 """Fetches MovieLens from GroupLens."""
 
+import hashlib
+import http.client
 import os
+import shutil
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
 
+from vae_cf_tf.data.interactions import Say, silent
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import written_aside
 
 _URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 # The MD5 sums that GroupLens publishes beside each archive (NAME.zip.md5).
@@ -16,36 +24,52 @@ DATASETS = {
 }
 
 
-def download(name: str, cache_dir: str = "") -> str:
+def download(name: str, cache_dir: str = "", say: Say = silent) -> str:
     """Downloads and unpacks one of DATASETS, unless that was done before.
 
     Args:
-        cache_dir: where to keep it; "" for Keras' own place, ~/.keras.
+        cache_dir: where to keep it; "" for Keras' own place, $KERAS_HOME or ~/.keras.
+        say: is told that a download starts, and how large it is.
 
-    Returns: the folder, for `readers.read`.
+    Returns: the folder, for `formats.read`.
     Raises: UserError for a name that is not known, where there is no network, or where the archive's MD5 differs.
     """
     if name not in DATASETS:
         raise UserError(f"no data set {name!r} to download; known are {', '.join(DATASETS)}")
-    import keras
-
     url = _URL.format(name=name)
+    place = Path(os.path.expanduser(cache_dir or os.environ.get("KERAS_HOME", "~/.keras"))) / "movielens"
+    archive, folder = place / f"{name}.zip", place / name
     try:
-        if cache_dir:
-            # Keras takes another place without a word where this one does not exist.
-            os.makedirs(os.path.expanduser(cache_dir), exist_ok=True)
-        folder = keras.utils.get_file(
-            f"{name}.zip",
-            url,
-            file_hash=DATASETS[name],
-            extract=True,
-            cache_dir=cache_dir or None,
-            cache_subdir="movielens",
-        )
-    except Exception as e:  # Keras raises a bare Exception where it cannot connect
-        reason = " ".join(str(e).split())
+        if not folder.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            if not archive.is_file() or _md5(archive) != DATASETS[name]:
+                _fetch(url, archive, DATASETS[name], say)
+            _unpack(archive, folder)
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile, ValueError) as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
         raise UserError(
-            f"{name} could not be downloaded ({reason}); get {url} by hand, unpack it and say --data=FOLDER"
+            f"{name} could not be downloaded to {place} ({reason}); get {url} by hand, unpack it and say --data=FOLDER"
         ) from e
-    inner = Path(folder) / name
-    return str(inner if inner.is_dir() else folder)
+    return str(folder)
+
+
+def _fetch(url: str, archive: Path, md5: str, say: Say) -> None:
+    with urllib.request.urlopen(url, timeout=60) as response, written_aside(archive) as aside:
+        say(f"Downloading {url} ({int(response.headers.get('Content-Length', 0)) / 1e6:,.0f} MB) …")
+        with open(aside, "wb") as f:
+            shutil.copyfileobj(response, f, 1 << 20)
+        if _md5(aside) != md5:
+            raise ValueError("the archive is incomplete or corrupt: its MD5 differs from the published one")
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks into `folder`, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside, zipfile.ZipFile(archive) as packed:
+        packed.extractall(aside)
+        inner = Path(aside) / folder.name
+        os.rename(inner if inner.is_dir() else aside, folder)

@@ -1,25 +1,24 @@
-"""Training, validation and test users: the published protocol's split, or one that was made already."""
+"""Training, validation and test users, by the published protocol's split."""
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from scipy import sparse
 
-from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.tables import BAD_FILE, Table, shown, user_errors
-from vae_cf_tf.data.titles import titles_beside
+from vae_cf_tf.data.interactions import Interactions, Say, silent
+from vae_cf_tf.data.text import user_errors
+from vae_cf_tf.data.titles import matching
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
-SPLIT_FILES = ("train.csv", "validation_tr.csv", "validation_te.csv", "test_tr.csv", "test_te.csv", "unique_sid.txt")
 SPLIT_FILE = "split.npz"
 _MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
 
@@ -108,21 +107,24 @@ class Split:
         return digest.hexdigest()[:16]
 
 
-def split(interactions: Interactions, options: SplitOptions = SplitOptions()) -> Split:
+def split(interactions: Interactions, options: SplitOptions = SplitOptions(), say: Say = silent) -> Split:
     """Splits by users as Liang et al. 2018 do (arXiv 1802.05814, the notebook of dawenl/vae_cf).
 
     Ratings of `threshold` or more count as 1, repeated events as one. Items with few users are dropped, then users with
     few items. The users, sorted by id (as numbers where all ids are whole numbers), are permuted; the last are for
     test, those before them for validation. The catalogue is the training users' items in order of first appearance.
-    int((1 - fold_in_share)·n) of a held-out user's n items, in the log's order, are drawn as targets, users taken by
-    sorted id. Rows are in the permutation's order; held-out users with no item of the catalogue are left out.
+    Of a held-out user's n items, in the log's order, (1 - fold_in_share)·n, rounded down, are drawn as targets, users
+    taken by sorted id. Rows are in the permutation's order; held-out users with no item of the catalogue are left out.
+
+    Args:
+        say: is told how much each step leaves.
 
     Raises: UserError for options that make no sense, and for a log that leaves too few users.
     """
     _check(options)
     log = interactions
     users, items = log.users, log.items
-    least = f"rated {options.threshold:g} or higher " if log.ratings is not None else ""
+    told = f"{len(users):,} rows read"
     if log.ratings is not None:
         counted = log.ratings >= np.float32(options.threshold)
         users, items = users[counted], items[counted]
@@ -130,19 +132,24 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions()) ->
             raise UserError(
                 f"no rating reaches {options.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
             )
+        told += f", {len(users):,} with a rating of {options.threshold:g} or more"
     # [users, items] of the whole log, repeated events made one.
-    seen = _matrix(users, items, (len(log.user_ids), len(log.item_ids)))
+    seen = ones(users, items, (len(log.user_ids), len(log.item_ids)))
+    say(f"{told}; distinct: {_size(seen)}.")
+    steps = [len(log.user_ids), _rows(seen)]
     is_kept = np.bincount(seen.indices, minlength=seen.shape[1]) >= max(options.min_users_per_item, 1)
     seen.data[:] = is_kept[seen.indices]
     seen.eliminate_zeros()
-    kept = np.flatnonzero(np.diff(seen.indptr) >= max(options.min_items_per_user, 1))
+    if options.min_users_per_item > 1:
+        say(f"Dropped items of fewer than {options.min_users_per_item:,} users; left: {_size(seen)}.")
+    steps.append(_rows(seen))
+    is_active = np.diff(seen.indptr) >= max(options.min_items_per_user, 1)
+    kept = np.flatnonzero(is_active)
+    if options.min_items_per_user > 1:
+        say(f"Dropped users of fewer than {options.min_items_per_user:,} items; left: {_size(seen[kept])}.")
     held = options.heldout_users or min(max(len(kept) // 10, 1), 10_000)
     if len(kept) <= 2 * held:
-        raise UserError(
-            f"{len(kept):,} users are left with at least {options.min_items_per_user} items {least}each, too few for "
-            f"2 × {held:,} held-out users and some to train on; lower --heldout_users, --min_items_per_user, "
-            "--min_users_per_item or --threshold"
-        )
+        raise UserError(_too_few_users([*steps, len(kept)], options))
 
     kept = _sorted_by_id(kept, log.user_ids)
     random = np.random.RandomState(options.seed)
@@ -165,13 +172,56 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions()) ->
         if options.reseed:
             random = np.random.RandomState(options.seed)
         held_out.append(_held_out(users, column[items], part, rank, len(catalogue), options.fold_in_share, random))
-    if not all(part.target.nnz for part in held_out):
-        raise UserError(
-            f"no held-out user of a part has enough items of the catalogue for a target; raise --min_items_per_user "
-            f"(received {options.min_items_per_user}) or lower --fold_in_share (received {options.fold_in_share:g})"
-        )
+    if lost := 2 * held - sum(h.target.shape[0] for h in held_out):
+        say(f"Left out: {lost:,} held-out users of whose items no training user has any.")
+    for name, held_out_part in zip(("validation", "test"), held_out, strict=True):
+        if not held_out_part.target.nnz:
+            raise UserError(_no_targets(name, held_out_part, options))
     item_ids = log.item_ids[catalogue].tolist()
-    return Split(train, held_out[0], held_out[1], item_ids, _titles_of(item_ids, log.titles))
+    titles = {item: log.titles[item] for item in item_ids if item in log.titles}
+    return Split(train, held_out[0], held_out[1], item_ids, titles)
+
+
+def target_counts(sizes: Sequence[int], fold_in_share: float) -> list[int]:
+    """How many targets held-out users of so many items have: (1 - fold_in_share)·size, rounded down, exactly."""
+    share = 1 - Fraction(str(float(fold_in_share)))  # of .71 exactly .29, and .29·100 is 29
+    above, below = share.as_integer_ratio()
+    return [size * above // below if size >= _MIN_ITEMS_FOR_TARGETS else 0 for size in sizes]
+
+
+def _rows(matrix: sparse.csr_matrix) -> int:
+    """How many rows are not empty."""
+    return int(np.count_nonzero(np.diff(matrix.indptr)))
+
+
+def _size(matrix: sparse.csr_matrix) -> str:
+    items = np.count_nonzero(np.bincount(matrix.indices, minlength=1))
+    return f"{matrix.nnz:,} pairs of {_rows(matrix):,} users and {items:,} items"
+
+
+def _too_few_users(left: Sequence[int], options: SplitOptions) -> str:
+    """The error about the users that are left: all, with an event that counts, with an item that stays, with enough."""
+    filters = ("threshold", "min_users_per_item", "min_items_per_user")
+    took = {name: left[i] - left[i + 1] for i, name in enumerate(filters) if left[i] > left[i + 1]}
+    because = " and ".join(f"--{name}={getattr(options, name):g} took {users:,}" for name, users in took.items())
+    because = f" (of {left[0]:,} in the data {because})" if took else ""
+    held = options.heldout_users
+    if held:
+        needed = f"2 × {held:,} held-out users and some to train on"
+    else:
+        needed = "training, validation and test, which need one each"
+    remedy = " or ".join(f"--{name}" for name in (*(["heldout_users"] if held else []), *took))
+    remedy = f"lower {remedy}" if remedy else "give data of more users"
+    return f"{left[-1]:,} users are left{because}, too few for {needed}; {remedy}"
+
+
+def _no_targets(name: str, part: HeldOut, options: SplitOptions) -> str:
+    most = int((np.diff(part.fold_in.indptr) + np.diff(part.target.indptr)).max(initial=0))
+    if most >= _MIN_ITEMS_FOR_TARGETS:
+        remedy = f"lower --fold_in_share (received {options.fold_in_share:g})"
+    else:
+        remedy = f"{_MIN_ITEMS_FOR_TARGETS} are needed: hold out more users with --heldout_users, or give more data"
+    return f"no {name} user has a target: the most items of the catalogue that one has are {most}; {remedy}"
 
 
 def _held_out(
@@ -191,95 +241,19 @@ def _held_out(
     chosen = chosen[np.argsort(rank[users[chosen]], kind="stable")]  # user by user, each in the log's order
     users, columns = users[chosen], columns[chosen]
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else np.zeros(0, int)
-    share = round(1 - fold_in_share, 12)  # 1 - .8 is a little less than .2
     is_target = np.zeros(len(users), bool)
-    for start, size in zip(starts.tolist(), np.diff(np.r_[starts, len(users)]).tolist(), strict=True):
+    sizes = np.diff(np.r_[starts, len(users)]).tolist()
+    for start, size, count in zip(starts.tolist(), sizes, target_counts(sizes, fold_in_share), strict=True):
         if size >= _MIN_ITEMS_FOR_TARGETS:
-            is_target[start + random.choice(size, int(share * size), replace=False)] = True
+            is_target[start + random.choice(size, count, replace=False)] = True
     rows, row_count = _compact(row[users])
-    fold_in, target = (_matrix(rows[m], columns[m], (row_count, items)) for m in (~is_target, is_target))
+    fold_in, target = (ones(rows[m], columns[m], (row_count, items)) for m in (~is_target, is_target))
     return HeldOut(fold_in, target)
 
 
-def read_split_folder(folder: str | os.PathLike) -> Split:
-    """Reads a split as the published notebook writes it.
-
-    The folder holds train.csv, validation_tr.csv (fold-in), validation_te.csv (targets), test_tr.csv and test_te.csv,
-    each with the columns uid and sid (whole numbers from 0), and unique_sid.txt, whose line number sid is an item's raw
-    id. A part's rows are its users in order of uid. Nothing is filtered. Titles come from the data set's own file
-    (movies.csv and the like) where it lies in the folder.
-
-    Raises: UserError for a missing file, for a number that is none, and for a sid without a line in unique_sid.txt.
-    """
-    folder = Path(folder)
-    missing = [name for name in SPLIT_FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{folder} looks like a split, but {', '.join(missing)} is missing; a split is {SPLIT_FILES}")
-    item_ids = _read_item_ids(folder / "unique_sid.txt")
-    uids, sids = _read_pairs(folder / "train.csv", len(item_ids))
-    rows, row_count = _compact(uids)
-    train = _matrix(rows, sids, (row_count, len(item_ids)))
-    held_out = []
-    for part in ("validation", "test"):
-        pairs = [_read_pairs(folder / f"{part}_{half}.csv", len(item_ids)) for half in ("tr", "te")]
-        rows, row_count = _compact(np.concatenate([uids for uids, _ in pairs]))
-        halves = np.split(rows, [len(pairs[0][0])])
-        shape = (row_count, len(item_ids))
-        held_out.append(HeldOut(*(_matrix(r, sids, shape) for r, (_, sids) in zip(halves, pairs, strict=True))))
-    return Split(train, held_out[0], held_out[1], item_ids, _titles_of(item_ids, titles_beside(folder)))
-
-
-def with_titles(data: Split, titles: dict[str, str]) -> Split:
-    """The split with these titles, of its own items alone."""
-    return replace(data, titles=_titles_of(data.item_ids, titles))
-
-
-def _read_item_ids(path: Path) -> list[str]:
-    with user_errors(path):
-        text = path.read_bytes().decode("utf-8-sig")
-    ids = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
-    if not text.strip():
-        raise UserError(f"{path} is empty; it should hold a raw item id a line")
-    first: dict[str, int] = {}
-    for number, item in enumerate(ids, 1):
-        if not item.strip():
-            raise UserError(
-                f"{path}, line {number}: the item id is empty; line number sid + 1 should hold sid's raw id"
-            )
-        if first.setdefault(item, number) != number:
-            raise UserError(
-                f"{path}, line {number}: {shown(item)} stands in line {first[item]} already; ids are unique"
-            )
-    return ids
-
-
-def _read_pairs(path: Path, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """The columns uid (int64) and sid (int32) of one file of a split."""
-    table = Table.open(path)
-    names = [name.strip().lower() for name in table.first]
-    if "uid" not in names or "sid" not in names:
-        raise UserError(f"{path} should have the columns uid and sid. Found: {shown(','.join(table.first))}")
-    uid, sid = names.index("uid"), names.index("sid")
-
-    def check(fields: list[str]) -> str | None:
-        for name, text in (("uid", fields[uid]), ("sid", fields[sid])):
-            if not text.strip().isdecimal() or len(text.strip()) > 18:
-                return f"the {name} is {shown(text)}, not a whole number from 0"
-        if int(fields[sid]) >= items:
-            return f"sid {fields[sid].strip()} has no line in unique_sid.txt, which has {items}"
-        return None
-
-    uids, sids = [], []
-    try:
-        for batch in table.batches({uid: pa.int64(), sid: pa.int64()}):
-            block = [column.to_numpy() for column in batch.columns]
-            if len(batch) and (block[0].min() < 0 or block[1].min() < 0 or block[1].max() >= items):
-                raise ValueError("a number is out of range")
-            uids.append(block[0])
-            sids.append(block[1].astype(np.int32))
-        return np.concatenate(uids), np.concatenate(sids)
-    except BAD_FILE as e:
-        raise table.fault(check, cause=e) from e
+def with_titles(data: Split, titles: Mapping[str, str]) -> Split:
+    """The split with these titles, of its own items alone. Raises UserError where there are titles but none of them."""
+    return replace(data, titles=matching(titles, data.item_ids))
 
 
 def _compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
@@ -288,8 +262,8 @@ def _compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
     return codes.astype(np.int32), len(distinct)
 
 
-def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Ones at these places, however often they are named."""
+def ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """A float32 csr matrix of ones at these places, however often they are named, with sorted indices."""
     matrix = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1
@@ -311,10 +285,6 @@ def _sorted_by_id(users: np.ndarray, ids: np.ndarray) -> np.ndarray:
     if all(len(text) < 100 and text.removeprefix("-").isdecimal() for text in texts):
         return np.array(sorted(users.tolist(), key=lambda user: (int(texts[user]), texts[user])))
     return np.array(sorted(users.tolist(), key=texts.__getitem__))
-
-
-def _titles_of(item_ids: list[str], titles: dict[str, str]) -> dict[str, str]:
-    return {item: titles[item] for item in item_ids if item in titles} if titles else {}
 
 
 def _json_bytes(value: object) -> np.ndarray:

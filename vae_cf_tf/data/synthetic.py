@@ -5,6 +5,8 @@ from scipy import sparse
 
 from vae_cf_tf.data.interactions import Interactions
 
+EMBEDDED = "the embedded data set, version 1"
+"""What `synthetic_log(seed=0)` is called; another version makes other data."""
 _GENRES = (
     *("Ambient", "Baroque", "Bluegrass", "Blues", "Bossa Nova", "Chanson", "Country", "Disco", "Dub", "Electro"),
     *("Fado", "Flamenco", "Folk", "Funk", "Gospel", "Grunge", "Hip-Hop", "House", "Jazz", "Klezmer", "Latin", "Metal"),
