@@ -193,6 +193,29 @@ def test_damaged_figures_are_a_line_or_made_anew(copied, content):
     assert [b["label"] for b in metrics(copied)["baselines"]] == ["popularity", "EASE, λ 50"]
 
 
+def test_other_data_under_the_same_path_is_refused(finished, tmp_path):
+    config, _ = finished
+    shutil.copytree(config.workdir, tmp_path / "w")
+    data = Path(shutil.copy(config.data, tmp_path / "events.csv"))
+    here = dataclasses.replace(config, workdir=str(tmp_path / "w"), data=str(data))
+    assert "Trained already: 4 epochs." in go(here)  # the same content, elsewhere and with another time
+    text = data.read_text()
+    data.write_text(text + "u1,i1\n")
+    with pytest.raises(
+        UserError, match=r"trained on other data: .*bytes.*Give another --workdir for the data of today"
+    ):
+        go(here)
+    data.write_text(text[:-2] + ("1" if text[-2] != "1" else "2") + "\n")
+    with pytest.raises(UserError, match="has changed"):
+        go(here)
+    data.unlink()
+    assert "Trained already: 4 epochs." in go(dataclasses.replace(here, data=config.data))  # it is no longer needed
+    with pytest.raises(UserError, match="no file or folder"):
+        go(here)
+    with pytest.raises(UserError, match="trained on other data"):
+        go(dataclasses.replace(here, data=""))  # the embedded data set
+
+
 def test_a_second_training_in_a_workdir_is_refused(copied):
     with files.locked(copied.workdir, "the test is at work here"):
         command = [sys.executable, "-m", "trainers.main", f"--workdir={copied.workdir}"]

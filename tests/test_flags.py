@@ -37,6 +37,7 @@ EFFECTS = {
     "heldout_users": (BASELINE, (), "30"),
     "fold_in_share": (BASELINE, (), "0.6"),
     "split_seed": (BASELINE, (), "3"),
+    "target_draws": (BASELINE, (), "continued"),
     "latent": (BASELINE, (), "hierarchical"),
     "prior": (EVCF, (), "batch_vamp"),
     "prior_own": (EVCF, (), "0.5"),

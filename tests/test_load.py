@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vae_cf_tf.config import Config
-from vae_cf_tf.data.load import check_data, load_split
+from vae_cf_tf.data.load import load_split
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import silent
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,10 +114,8 @@ def test_settings_of_the_split_that_change_nothing_are_said(tmp_path):
     ]
 
 
-def test_mistakes_that_show_at_once(tmp_path):
-    path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", [*rows(), ("a", "b", "not a number")])
-    check_data(Config())
-    check_data(Config(data=str(path)))
+def test_mistakes_of_paths_and_columns(tmp_path):
+    path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", rows())
     for settings, words in (
         ({"data": str(tmp_path / "nowhere.csv")}, "no file or folder"),
         ({"data": str(path), "user_column": "who"}, "no column named by --user_column=who"),
@@ -124,7 +123,7 @@ def test_mistakes_that_show_at_once(tmp_path):
         ({"data": str(tmp_path), "item_titles": str(path)}, "is no data set known here"),
     ):
         with pytest.raises(UserError, match=words):
-            check_data(Config(**settings))
+            load_split(Config(**settings), silent)
 
 
 def test_data_is_read_and_split_without_tensorflow_or_keras(tmp_path):

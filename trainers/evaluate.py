@@ -14,11 +14,11 @@ from trainers.train import TrainingLog
 from vae_cf_tf import checkpoints, evaluation, metrics, trained
 from vae_cf_tf.baselines import Baseline
 from vae_cf_tf.config import Config
-from vae_cf_tf.console import Say
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.item_path import DISCOUNTS, ItemPath, choose
 from vae_cf_tf.models import Autoencoder
+from vae_cf_tf.say import Say
 from vae_cf_tf.workdir import PARTS, Workdir, write_json
 
 

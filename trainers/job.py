@@ -8,8 +8,8 @@ from export.savedmodel import check_place, export_model, facts_of_run
 from trainers import evaluate, summary
 from trainers.train import train
 from vae_cf_tf.config import Config
-from vae_cf_tf.console import Say
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.say import Say
 from vae_cf_tf.workdir import Workdir
 
 

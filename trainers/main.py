@@ -13,7 +13,7 @@ from absl import flags
 
 from vae_cf_tf import commands, quiet
 from vae_cf_tf.config import Config, groups
-from vae_cf_tf.console import Say, print_line
+from vae_cf_tf.say import Say, print_line
 
 _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 

@@ -2,9 +2,10 @@
 
 from vae_cf_tf import metrics
 from vae_cf_tf.config import Config
-from vae_cf_tf.console import Say
+from vae_cf_tf.data import source
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.say import Say
 from vae_cf_tf.workdir import Workdir
 
 
@@ -24,10 +25,11 @@ def prepared_split(config: Config, workdir: Workdir, given: frozenset[str], say:
     if workdir.has_split():
         split = workdir.split()
     else:
-        say(f"Reading {config.data or config.dataset or 'the embedded data set'} …")
-        split = load_split(config)
+        described = source.describe(config)
+        split = load_split(config, say, given)
         metrics.check_catalogue(len(split.item_ids))
-    workdir.claim(config, split)
+        workdir.claim_data(split, described)
+    workdir.claim(config)
     say(
         f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."

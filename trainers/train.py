@@ -8,9 +8,9 @@ import keras
 from trainers.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf import batches, checkpoints, models
 from vae_cf_tf.config import Config
-from vae_cf_tf.console import Say
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.models import Autoencoder
+from vae_cf_tf.say import Say
 from vae_cf_tf.workdir import Workdir
 
 

@@ -64,6 +64,13 @@ class Config:
     fold_in_share: float = _split(0.8, "Share of a held-out user's items that the model sees; the rest are targets.")
     split_seed: int = _split(98765, "Seed of the split; the papers' code has 98765.", low=0, high=4294967295)
 
+    target_draws: str = _split(
+        "reseeded",
+        "Generator that draws the targets: started from --split_seed anew for each of the two parts, as the papers' "
+        "code; or that of the users' permutation, which goes on.",
+        ("reseeded", "continued"),
+    )
+
     # Model
     latent: str = _model(
         "hierarchical", "Latent structure; none is the denoising autoencoder.", ("none", "flat", "hierarchical")

@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _PLAIN = {
@@ -23,15 +23,6 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("vae_cf_tf.plain", _in_plain_letters)
-
-
-Say = Callable[[str], None]
-"""Receives the lines that a person reads."""
-
-
-def print_line(line: str) -> None:
-    """Prints a line at once, also where the output is a file or a pipe."""
-    print(line, flush=True)
 
 
 class Unbreakable(io.TextIOBase):

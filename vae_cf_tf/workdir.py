@@ -10,6 +10,7 @@ from typing import Any
 
 from vae_cf_tf import files
 from vae_cf_tf.config import Config
+from vae_cf_tf.data import source
 from vae_cf_tf.data.split import SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
@@ -25,6 +26,7 @@ class Workdir:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.config_file = self.path / "config.json"
+        self.source = self.path / "source.json"  # the files that the data was read from
         self.checkpoint = self.path / "checkpoint.npz"  # to resume from
         self.best = self.path / "best.npz"  # weights of the best epoch
         self.item_path = self.path / "item_path.npz"  # made beside the best epoch, where the configuration has one
@@ -40,24 +42,46 @@ class Workdir:
         )
 
     def check(self, config: Config) -> None:
-        """Raises UserError where the folder holds a run of another configuration."""
+        """Raises UserError where the folder holds a run of another configuration or of other data."""
         if not self.config_file.exists():
             return
         stored = self.config()
-        if names := stored.differences(config):
+        names = stored.differences(config)
+        if self.source.exists():  # the data is compared by its content: its files may have moved
+            names = [name for name in names if name not in ("data", "dataset")]
+            if changed := source.difference(self.read_source(), config, moved=stored.data != config.data):
+                raise UserError(
+                    f"{self.path} was trained on other data: {changed}. Give another --workdir for the data of today."
+                )
+        if names:
             lines = [f"  --{n}={getattr(stored, n)} there, --{n}={getattr(config, n)} here" for n in names]
             raise UserError(
                 f"Give another --workdir, or the settings that {self.path} was made with. They differ in:\n"
                 + "\n".join(lines)
             )
 
-    def claim(self, config: Config, split: Split) -> None:
-        """Makes the folder this configuration's, with its data; called when both are known to be good."""
-        self.path.mkdir(parents=True, exist_ok=True)
+    def claim_data(self, split: Split, described: dict[str, Any]) -> None:
+        """Keeps the data, and what it was read from; called when it is known to be good."""
+        write_json(self.source, described)
+        split.save(self.path)
+
+    def claim(self, config: Config) -> None:
+        """Makes the folder this configuration's."""
         with written_aside(self.config_file) as aside:
-            aside.write_text(config.to_json())
-        if not self.has_split():
-            split.save(self.path)
+            aside.write_text(config.to_json(), encoding="utf-8")
+
+    def read_source(self) -> dict[str, Any]:
+        """What `source.describe` gave when the data was read.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        try:
+            described = json.loads(self.source.read_text(encoding="utf-8"))
+            _ = described["name"], described["content"], [file["name"] for file in described["files"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.source} is damaged ({error}). Delete it to go on with the run's data.") from error
+        return described
 
     def config(self) -> Config:
         """The run's configuration.

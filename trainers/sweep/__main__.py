@@ -13,10 +13,11 @@ from pathlib import Path
 
 from absl import flags
 
-from trainers.main import config_from_flags, define_flags
+from trainers.main import config_from_flags, define_flags, given_flags
 from vae_cf_tf import commands, flagfiles
 from vae_cf_tf.config import flagfile_settings, groups
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import print_line
 
 
 def define_sweep_flags() -> None:
@@ -66,8 +67,8 @@ def main(argv: list[str]) -> None:
 
     print(f"{len(points)} configurations × {values.seeds} seeds = {len(todo)} runs in {folder}", flush=True)
     with work.alone(folder) as lock:
-        work.prepare(base, folder, todo, say)
-        failed |= work.carry_out(todo, folder, values.keep, values.jobs, lock, say, show_results)
+        work.prepare(base, given_flags(), folder, todo, print_line)
+        failed |= work.carry_out(todo, folder, values.keep, values.jobs, lock, print_line, show_results)
         show_results()
     if failed:
         folders = list(failed)
@@ -76,10 +77,6 @@ def main(argv: list[str]) -> None:
             "The same command tries them again."
         )
     print((folder / "results.md").read_text())
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,17 @@ from trainers.sweep.plans import OF_THE_DATA, Configuration, described
 from trainers.sweep.worker import FINISHED, PER_USER
 from vae_cf_tf import metrics
 from vae_cf_tf.config import Config
+from vae_cf_tf.data import source
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import SPLIT_FILE
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked, written_aside
+from vae_cf_tf.say import Say
 from vae_cf_tf.workdir import Workdir
 
 LOG, BASELINES = "log.txt", "baselines.json"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that tell a process how many cores to use, where they are not set already."""
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,22 +58,26 @@ def tasks(points: Sequence[Configuration], seeds: Sequence[int], sweep_dir: Path
     return [Task(point, point.run(sweep_dir, seed)) for seed in seeds for point in points]
 
 
-def prepare(base: Config, sweep_dir: Path, todo: Sequence[Task], say: Say) -> None:
+def prepare(base: Config, given: frozenset[str], sweep_dir: Path, todo: Sequence[Task], say: Say) -> None:
     """Reads and splits the data once for all runs, and checks that the folders are this sweep's."""
     for task in todo:
         Workdir(task.folder).check(task.config)
     data = json.dumps({name: getattr(base, name) for name in OF_THE_DATA}, indent=1) + "\n"
     of_data = sweep_dir / "data.json"
+    files = Workdir(sweep_dir)  # which holds the data of all runs
+    if files.source.exists() and (changed := source.difference(files.read_source(), base)):
+        raise UserError(f"{sweep_dir} has a sweep on other data: {changed}. Give another --sweep_dir.")
     if of_data.exists() and of_data.read_text() != data:
         raise UserError(
             f"{sweep_dir} has a sweep on other data or another split ({of_data}). Give another --sweep_dir."
         )
-    if not (sweep_dir / SPLIT_FILE).exists():
-        split = load_split(base, say)
+    if not files.has_split():
+        described = source.describe(base)
+        split = load_split(base, say, given)
         metrics.check_catalogue(len(split.item_ids))
         with written_aside(of_data) as aside:
             aside.write_text(data)
-        split.save(sweep_dir)
+        files.claim_data(split, described)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from absl import flags
 from trainers.main import config_from_flags, define_flags
 from trainers.prepare import prepared_split
 from vae_cf_tf import commands, quiet
-from vae_cf_tf.console import print_line
 from vae_cf_tf.files import written_aside
+from vae_cf_tf.say import print_line
 from vae_cf_tf.workdir import Workdir, write_json
 
 PER_USER = "per_user.npz"  # "part/metric": float64 [users with targets]

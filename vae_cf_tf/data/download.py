@@ -9,9 +9,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from vae_cf_tf.data.interactions import Say, silent
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
+from vae_cf_tf.say import Say, silent
 
 _URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 # The MD5 sums that GroupLens publishes beside each archive (NAME.zip.md5).

@@ -1,16 +1,8 @@
 """The interaction log, as every format gives it and the split takes it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-
-Say = Callable[[str], None]
-"""Takes a line for the user: `print`, or a test's list."""
-
-
-def silent(line: str) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)

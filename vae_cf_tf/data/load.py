@@ -5,10 +5,11 @@ from collections.abc import Collection
 from vae_cf_tf.config import Config
 from vae_cf_tf.data import formats
 from vae_cf_tf.data.download import download
-from vae_cf_tf.data.interactions import Interactions, Say, silent
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import Split, SplitOptions, split
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say, silent
 
 _OF_THE_SPLIT = {
     "threshold": "threshold",
@@ -41,7 +42,7 @@ def load_split(config: Config, say: Say, given: Collection[str] = frozenset()) -
             "name their column with --rating_column, or leave --threshold out"
         )
     options = {theirs: getattr(config, ours) for ours, theirs in _OF_THE_SPLIT.items()}
-    return split(data, SplitOptions(**options), say)
+    return split(data, SplitOptions(**options, reseed=config.target_draws == "reseeded"), say)
 
 
 def read_log(config: Config, say: Say = silent) -> Interactions | Split:
@@ -51,15 +52,6 @@ def read_log(config: Config, say: Say = silent) -> Interactions | Split:
         say("Making the embedded data set: every event counts.")
         return synthetic_log(seed=0)
     return formats.read(path, reader_options(config), say)
-
-
-def check_data(config: Config) -> None:
-    """Raises the UserErrors of `load_split` that show at once: a wrong path, form, column or file of titles.
-
-    It takes milliseconds and no TensorFlow, so that a command can call it first.
-    """
-    if config.data:
-        formats.check(config.data, reader_options(config))
 
 
 def reader_options(config: Config) -> formats.ReaderOptions:

@@ -28,11 +28,12 @@ def describe(config: Config) -> dict[str, Any]:
     }
 
 
-def difference(stored: Mapping[str, Any], config: Config) -> str | None:
+def difference(stored: Mapping[str, Any], config: Config, moved: bool = False) -> str | None:
     """What has changed in the data since `describe` gave `stored`: one line, or None for the same data.
 
     Files of the same names, sizes and times are the same; others are read and compared by their hash. None, too, where
-    the data is no longer there: a workdir does not need it any more.
+    the data is no longer there: a workdir does not need it any more. But where the settings name another place than
+    before, as `moved` says, there must be data.
     """
     try:
         files = _files(config)
@@ -44,6 +45,8 @@ def difference(stored: Mapping[str, Any], config: Config) -> str | None:
         if same_sizes and stored["content"] == _content(config, [path for path, _ in files]):
             return None
     except UserError:
+        if moved:
+            raise
         return None
     for name in before:
         if after.get(name, before[name]) != before[name]:

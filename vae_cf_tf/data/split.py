@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from vae_cf_tf.data.interactions import Interactions, Say, silent
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.data.titles import matching
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
+from vae_cf_tf.say import Say, silent
 
 SPLIT_FILE = "split.npz"
 _MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from vae_cf_tf.data.events import clean_ids
-from vae_cf_tf.data.interactions import Say
 from vae_cf_tf.data.text import open_bytes, user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say
 
 _NAMES = ("movies.csv", "movies.dat", "u.item", "movie_titles.txt", "movie_titles.csv")
 _TITLE_COLUMNS = ("title", "name", "movietitle", "itemtitle", "itemname", "booktitle")

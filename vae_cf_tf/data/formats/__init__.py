@@ -12,12 +12,13 @@ from vae_cf_tf.data.formats.movielens import MovieLens
 from vae_cf_tf.data.formats.netflix import Netflix
 from vae_cf_tf.data.formats.parquet import Parquet
 from vae_cf_tf.data.formats.presplit import PreSplit
-from vae_cf_tf.data.interactions import Interactions, Say, silent
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say, silent
 
-__all__ = ["FORMATS", "Format", "ReaderOptions", "check", "read", "register", "source_files"]
+__all__ = ["FORMATS", "Format", "ReaderOptions", "read", "register", "source_files"]
 
 _DEFAULT = ReaderOptions()
 FORMATS: list[Format] = [PreSplit(), Parquet(), Netflix(), MovieLens(), MillionSong(), Delimited()]
@@ -71,14 +72,6 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
     else:
         found = titles.beside(folder, data.item_ids, say)
     return replace(data, titles=found or data.titles)
-
-
-def check(path: str, options: ReaderOptions = _DEFAULT) -> None:
-    """Raises the UserErrors of `read` that show without reading all: a wrong path or form, a column that is missing."""
-    format, files, _ = _found(path, options)
-    format.check(files, options)
-    if options.item_titles:
-        titles.read_titles(Path(options.item_titles).expanduser())
 
 
 def source_files(path: str) -> list[Path]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_cf_tf.data.interactions import Interactions, Say
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.say import Say
 
 _LOG_NAMES = tuple(
     name + ending
@@ -59,9 +60,6 @@ class Format(abc.ABC):
         Raises: UserError, one line that names the file, and the line where one is wrong; BadEvent for a row without a
             line, and NoEvents, as `EventLog` does.
         """
-
-    def check(self, files: Sequence[Path], options: ReaderOptions) -> None:  # noqa: B027
-        """Raises UserError for a mistake that shows without reading the files, such as a column that is missing."""
 
     def in_folder(self, folder: Path) -> list[Path]:
         """The files of this format in a folder without a log of a usual name (ratings.csv and the like)."""

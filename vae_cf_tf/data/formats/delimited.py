@@ -8,8 +8,9 @@ import pyarrow as pa
 from vae_cf_tf.data.events import TEXT, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns, columns_of, matches
-from vae_cf_tf.data.interactions import Interactions, Say
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.tables import Table
+from vae_cf_tf.say import Say
 
 _SEPARATORS = ("\t", ",", ";", "|", "::")
 
@@ -21,9 +22,6 @@ class Delimited(Format):
 
     def sniff(self, path: Path) -> bool:
         return True  # asked last: its messages say what is wrong with any other file
-
-    def check(self, files: Sequence[Path], options: ReaderOptions) -> None:
-        _open(files[0], options)
 
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
         table, columns = _open(files[0], options)

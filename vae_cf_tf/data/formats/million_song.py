@@ -7,9 +7,10 @@ from pathlib import Path
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns
 from vae_cf_tf.data.formats.delimited import read_table
-from vae_cf_tf.data.interactions import Interactions, Say
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.tables import Table
 from vae_cf_tf.data.text import number_fault
+from vae_cf_tf.say import Say
 
 
 class MillionSong(Format):

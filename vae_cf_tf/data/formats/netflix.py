@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from vae_cf_tf.data.events import TEXT, BadEvent, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns
-from vae_cf_tf.data.interactions import Interactions, Say
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.tables import parse
 from vae_cf_tf.data.text import BAD_FILE, Chunks, first_line, line_fault, open_bytes, replaced, unreadable, user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say
 
 
 class Netflix(Format):

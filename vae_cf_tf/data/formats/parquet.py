@@ -10,9 +10,10 @@ import pyarrow.parquet
 from vae_cf_tf.data.events import BadEvent, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns, columns_of
-from vae_cf_tf.data.interactions import Interactions, Say
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import number_fault, user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say
 
 _ROWS = 1 << 20  # read at a time
 
@@ -25,9 +26,6 @@ class Parquet(Format):
     def sniff(self, path: Path) -> bool:
         with user_errors(path), open(path, "rb") as f:
             return f.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
-
-    def check(self, files: Sequence[Path], options: ReaderOptions) -> None:
-        _columns(files[0], options)
 
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
         [path] = files

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
-from vae_cf_tf.data.interactions import Say
 from vae_cf_tf.data.split import HeldOut, Split, ones
 from vae_cf_tf.data.tables import Table
 from vae_cf_tf.data.text import shown, user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say
 
 ITEM_IDS = "unique_sid.txt"
 SPLIT_FILES = ("train.csv", "validation_tr.csv", "validation_te.csv", "test_tr.csv", "test_te.csv", ITEM_IDS)

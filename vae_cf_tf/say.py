@@ -1,0 +1,14 @@
+"""Lines for the person who watches: a function that receives them is passed to whatever has something to tell."""
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Tells nobody."""
+
+
+def print_line(line: str) -> None:
+    """Prints a line at once, also where the output is a file or a pipe."""
+    print(line, flush=True)
