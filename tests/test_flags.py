@@ -105,7 +105,7 @@ def data() -> dict[str, Path]:
         "events": synthetic_events(folder),
         "ratings": folder / "ratings.csv",
         "titles.csv": folder / "titles.csv",
-        "wide": synthetic_events(folder / "wide", users=160, items=600),
+        "wide": synthetic_events(folder / "wide", users=160, items=900),
     }
 
 
