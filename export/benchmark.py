@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
-from vae_cf_tf import commands, quiet
+from vae_cf_tf.cli import commands, quiet
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -80,15 +80,16 @@ def _write(folder: str, items: int, options: dict[str, Any]) -> dict[str, Any]:
     quiet.import_tensorflow()
     from export import plain
     from export.savedmodel import export_model
-    from vae_cf_tf import checkpoints
-    from vae_cf_tf.config import Config, flagfile_settings
     from vae_cf_tf.machine import times
-    from vae_cf_tf.models import build
+    from vae_cf_tf.models.models import build
+    from vae_cf_tf.settings.config import Config, flagfile_settings
+    from vae_cf_tf.models import tree
+from vae_cf_tf.training import checkpoints
 
     widths = {name: options[name] for name in ("hidden_dim", "latent_dim")}
     published = flagfile_settings(Path(__file__).parents[1] / "trainers" / "flags" / "evcf.flags")
     model = build(Config(**published | widths | {"pseudo_inputs": 1}), items)
-    weights = {name: np.asarray(v.value) for name, v in checkpoints.model_variables(model).items()}
+    weights = {name: np.asarray(v.value) for name, v in tree.variables(model).items()}
     k = min(options["top_k"], items)
     twin: dict[str, Any] = {}
     for length in options["lengths"]:
@@ -181,7 +182,7 @@ def _choosing(items: int, batch: int, seen: Any, owner: Any, k: int, turns: int 
     import tensorflow as tf
 
     from vae_cf_tf import machine
-    from vae_cf_tf.evaluation import top_unseen
+    from vae_cf_tf.evaluation.ranking import top_unseen
 
     scores = tf.random.normal([batch, items])
 

@@ -1,18 +1,17 @@
 """assets.extra/model_card.json: what a SavedModel version is, for whoever finds it on a server."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import vae_cf_tf
+from export import versions
 from vae_cf_tf.errors import UserError
 
 NAME = "model_card.json"
-_LARGEST = 2**63 - 1  # that TensorFlow Serving counts
 _HISTORIES = (
     "none: the warm-up requests are items drawn at random from the catalogue, and pseudo-inputs, which may start from "
-    "training users or be their histories, stay in the run; an item path is made of sums over all training users"
+    "training users or be their histories, stay in the run; an item–item model is made of sums over all training users"
 )
 
 
@@ -21,9 +20,7 @@ def write(
     version: Path,
     signatures: dict[str, Any],
     item_ids: list[str],
-    weights: str,
-    parameters: int,
-    facts: dict[str, Any],
+    about: dict[str, Any],
 ) -> None:
     """Writes the card of the SavedModel in `version`, complete but for the card itself.
 
@@ -32,66 +29,31 @@ def write(
       version: the folder it describes.
       signatures: shapes of inputs and outputs by name.
       item_ids: raw id of each column.
-      weights: type of the kernels.
-      parameters: numbers that a prediction reads.
-      facts: what is known of the training.
+      about: the rest of what it says: of the export and of the training.
     """
     sizes = {str(p.relative_to(version)): p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
     card = {
         "package": f"vae_cf_tf {vae_cf_tf.__version__}",
         "items": len(item_ids),
         "first_items": item_ids[:3],
-        "weights": weights,
-        "parameters": parameters,
         "signatures": signatures,
         "bytes": sizes,
         "user_histories": _HISTORIES,
-        **facts,
+        **about,
     }
     path.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def versions(folder: Path) -> list[Path]:
-    """The versions in a model's folder, as TensorFlow Serving counts them, the newest first."""
-    if not folder.is_dir():
-        return []
-    numbered = [path for path in folder.iterdir() if re.fullmatch(r"[0-9]+", path.name) and path.is_dir()]
-    return sorted((p for p in numbered if int(p.name) <= _LARGEST), key=lambda path: -int(path.name))
-
-
-def next_number(folder: Path) -> int:
-    """The number of the next version.
-
-    Raises:
-      UserError: there is none.
-    """
-    newest = next((int(path.name) for path in versions(folder)), 0)
-    if newest == _LARGEST:
-        raise UserError(f"{folder} holds the version {newest}, after which none can come. Remove it.")
-    return newest + 1
-
-
-def version_in(folder: Path) -> Path:
-    """`folder` where it is a SavedModel, else its newest version.
-
-    Raises:
-      UserError: there is neither.
-    """
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    if not (found := versions(folder)):
-        raise UserError(f"{folder} is no SavedModel and holds no version of one. Give what export.main wrote.")
-    return found[0]
-
-
-def version_of(folder: Path, model_id: str) -> Path | None:
-    """The newest version with these weights, if there is any."""
-    for version in versions(folder):
+def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | None:
+    """The newest version of a model, exported so and with its metrics on the card, if there is any."""
+    for version in versions.of(folder):
         try:
-            if read(version).get("model_id") == model_id:
-                return version
+            card = read(version)
         except UserError:  # another program's, or damaged
             continue
+        same = (card.get("model_id"), card["weights"], card.get("top_k")) == (model_id, weights, top_k)
+        if same and card["metrics"]:
+            return version
     return None
 
 
@@ -104,7 +66,10 @@ def read(version: Path) -> dict[str, Any]:
     path = version / "assets.extra" / NAME
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        _ = card["package"], card["items"], card["signatures"].items(), card["bytes"].items(), card["first_items"]
+        _ = card["package"], card["first_items"], f"{card['items']:,} {card['parameters']:,}", card["weights"]
+        _ = card["signatures"].items(), card["bytes"].items(), card["data_fingerprint"], card["user_histories"]
+        _ = [[v["mean"] + v["stderr"] for v in values.values()] for values in (card["metrics"] or {}).values()]
+        _ = (card["config"] or {}).items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{version} has no readable model card ({path.name}). Give what export.main wrote.") from error
     return card

@@ -3,11 +3,19 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vae_cf_tf import commands, quiet
-from vae_cf_tf.errors import UserError
+from export import card, versions
+from vae_cf_tf.cli import commands
+from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.runs.workdir import Workdir
+
+if TYPE_CHECKING:
+    from export import savedmodel
+else:
+    savedmodel = LazyModule("export.savedmodel")
 
 
 def define_flags() -> None:
@@ -23,16 +31,12 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    for name in ("workdir", "export_dir"):
-        if not flags.FLAGS[name].value:
-            raise UserError(f"--{name} is missing. Usage: python -m export.main --workdir=RUN --export_dir=MODELS/NAME")
-    quiet.import_tensorflow()
-    from export import card
-    from export.savedmodel import export_run
-    from vae_cf_tf.workdir import Workdir
-
+    commands.required(["workdir", "export_dir"], "python -m export.main --workdir=RUN --export_dir=MODELS/NAME")
     values = flags.FLAGS
-    version = export_run(Workdir(values.workdir), values.export_dir, values.top_k, values.weights)
+    workdir, export_dir = Workdir(values.workdir), Path(values.export_dir)
+    workdir.settings()  # both are checked before TensorFlow takes its seconds
+    versions.check_place(export_dir)
+    version = savedmodel.export_run(workdir, export_dir, values.top_k, values.weights)
     facts = card.read(version)
     print(version)
     print("\n".join(card.signature_lines(facts)))
@@ -54,6 +58,9 @@ def _literal(item: str) -> str:
     return f'b"{plain}"'
 
 
+def run() -> int:
+    return commands.run(main, define_flags)
+
+
 if __name__ == "__main__":
-    define_flags()
-    sys.exit(commands.run(main))
+    sys.exit(run())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vae_cf_tf import quiet
-from vae_cf_tf.config import Config, flagfile_settings
+from vae_cf_tf.cli import quiet
 from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.settings.config import Config, flagfile_settings
 
 quiet.import_tensorflow()
 

@@ -13,9 +13,9 @@ import scipy.sparse as sp
 from conftest import EVCF
 
 from export.savedmodel import export_model
-from vae_cf_tf.config import Config
-from vae_cf_tf.item_path import ItemPath
-from vae_cf_tf.models import Autoencoder, build
+from vae_cf_tf.linear.item_path import ItemPath
+from vae_cf_tf.models.models import Autoencoder, build
+from vae_cf_tf.settings.config import Config
 
 SMALL = {"hidden_dim": 12, "latent_dim": 5, "pseudo_inputs": 4}
 ITEM_IDS = [f"i{n}" for n in range(36)] + ["été", "映画 7", 'a"b;c=d', " padded "]

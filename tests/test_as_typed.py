@@ -107,7 +107,7 @@ def test_what_the_page_says_can_be_typed(page, folder):
             if server is None and ("export.client" in command.text or "curl" in command.text):
                 if not (free(8500) and free(8501)):
                     pytest.skip("needs the ports 8500 and 8501, which the page names")
-                server = stack.enter_context(serving(card.version_in(folder / "models" / "mine"), 8500, 8501))
+                server = stack.enter_context(serving(versions.newest_in(folder / "models" / "mine"), 8500, 8501))
             result = subprocess.run(command.words, cwd=folder, env=environment, capture_output=True, text=True)
             place = f"{command.page}, line {command.line}: {command.text}"
             assert result.returncode == 0, f"{place}\n{result.stdout[-2000:]}{result.stderr}"

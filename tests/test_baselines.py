@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vae_cf_tf import baselines, gram
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.linear import baselines, gram
 
 
 @pytest.fixture

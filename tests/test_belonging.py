@@ -20,12 +20,13 @@ from conftest import EVCF, ROOT, synthetic_events
 
 from export import card, savedmodel
 from trainers import job, summary
-from trainers.callbacks import CheckpointAndEarlyStop, interruptible
 from trainers.main import train_and_evaluate
-from vae_cf_tf import checkpoints, files
-from vae_cf_tf.config import Config
+from vae_cf_tf import files
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings.config import Config
+from vae_cf_tf.training import checkpoints
+from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, interruptible
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "epochs": 4}
 
@@ -62,7 +63,7 @@ def metrics(config: Config) -> dict:
 
 
 def exported(config: Config) -> list[Path]:
-    return card.versions(Path(config.export_dir or Path(config.workdir, "export")))
+    return versions.of(Path(config.export_dir or Path(config.workdir, "export")))
 
 
 def scores(version: Path) -> np.ndarray:
@@ -148,7 +149,7 @@ def test_other_settings_of_the_item_path_make_it_again_and_need_no_training(copi
 
 
 def test_a_singular_item_path_can_be_mended_without_training_again(copied, monkeypatch):
-    from vae_cf_tf import item_path
+    from vae_cf_tf.linear import item_path
 
     def singular(x, l2):
         raise item_path.gram.Singular
@@ -286,7 +287,7 @@ def test_only_folders_with_a_number_that_a_server_counts_are_versions(tmp_path):
     (tmp_path / "9").write_text("a file")
     for name in ("3", str(2**63), "٤", "4a", ".unfinished-x"):
         (tmp_path / name).mkdir()
-    assert [path.name for path in card.versions(tmp_path)] == ["3"]
+    assert [path.name for path in versions.of(tmp_path)] == ["3"]
     version = savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, 5)
     assert version.name == "4"
     (tmp_path / str(2**63 - 1)).mkdir()
@@ -319,7 +320,8 @@ def test_the_card_holds_no_path_of_the_exporting_machine(finished):
 
 
 def test_one_model_is_built_in_a_run_and_one_matrix_of_ease_is_alive(copied, monkeypatch):
-    from vae_cf_tf import gram, models
+    from vae_cf_tf.linear import gram
+    from vae_cf_tf.models import models
 
     built, matrices = [], []
     build, inverse = models.build, gram.inverse

@@ -5,7 +5,7 @@ from conftest import ROOT, small_config
 
 from trainers import benchmark, floor
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.models import build
+from vae_cf_tf.models.models import build
 
 BASELINE = ROOT / "trainers" / "flags" / "baseline.flags"
 EVCF = ROOT / "trainers" / "flags" / "evcf.flags"

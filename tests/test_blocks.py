@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_cf_tf import histories as hist
-from vae_cf_tf.blocks import DenseStack, GatedBlock, GaussianHeads, Linear, Stack, TanhBlock, products_in
+from vae_cf_tf.models import histories as hist
+from vae_cf_tf.models.blocks import DenseStack, GatedBlock, GaussianHeads, Linear, Stack, TanhBlock, products_in
 
 
 def sigmoid(x):

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from vae_cf_tf import checkpoints
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.training import checkpoints
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from vae_cf_tf import commands
+from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
 
 

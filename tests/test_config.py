@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 from conftest import FLAGFILES, flagfile_settings
 
-from vae_cf_tf.config import Config
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings.config import Config
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_every_setting_has_a_help_text():
 
 def test_choices_are_the_registries():
     """The choices stand in Config too, so that --help needs no TensorFlow."""
-    from vae_cf_tf.blocks import BLOCKS, INITIALIZERS
-    from vae_cf_tf.likelihoods import LIKELIHOODS
-    from vae_cf_tf.models import MODELS
-    from vae_cf_tf.optimizers import OPTIMIZERS
-    from vae_cf_tf.priors import PRIORS
+    from vae_cf_tf.models.blocks import BLOCKS, INITIALIZERS
+    from vae_cf_tf.models.likelihoods import LIKELIHOODS
+    from vae_cf_tf.models.models import MODELS
+    from vae_cf_tf.models.priors import PRIORS
+    from vae_cf_tf.training.optimizers import OPTIMIZERS
 
     registries = {"latent": MODELS, "prior": PRIORS, "block": BLOCKS, "likelihood": LIKELIHOODS}
     registries |= {"optimizer": OPTIMIZERS, "initializer": INITIALIZERS}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.distributions import MixtureOfNormals, anchored, diagonal_normal
+from vae_cf_tf.models.distributions import MixtureOfNormals, anchored, diagonal_normal
 
 tfd = tfp.distributions
 

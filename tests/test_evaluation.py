@@ -3,10 +3,11 @@ import pytest
 import scipy.sparse as sp
 from conftest import ROOT, small_config
 
-from vae_cf_tf import batches, evaluation, metrics
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.models import build
+from vae_cf_tf.evaluation import metrics, ranking
+from vae_cf_tf.models import batches
+from vae_cf_tf.models.models import build
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def expected(scores, held_out):
 @pytest.mark.parametrize("batch_size", [8, 1000])
 def test_a_model_is_ranked_as_by_a_full_sort(held_out, batch_size):
     model = build(small_config(ROOT / "trainers" / "flags" / "baseline.flags"), 130)
-    figures = evaluation.evaluate(evaluation.model_ranker(model), held_out, batch_size)
+    figures = ranking.evaluate(ranking.model_ranker(model), held_out, batch_size)
     for name, values in expected(model(batches.ragged(held_out.fold_in)).numpy(), held_out).items():
         assert len(values) == 36
         np.testing.assert_allclose(figures[name], values, rtol=1e-12)
@@ -37,16 +38,16 @@ def test_a_model_is_ranked_as_by_a_full_sort(held_out, batch_size):
 
 def test_scores_with_ties_are_ranked_by_index(held_out, rng):
     scores = rng.integers(0, 4, 130).astype(np.float64)
-    rank = evaluation.score_ranker(lambda fold_in: np.broadcast_to(scores, fold_in.shape))
+    rank = ranking.score_ranker(lambda fold_in: np.broadcast_to(scores, fold_in.shape))
     everything = HeldOut(sp.csr_matrix((37, 130), dtype=np.float32), held_out.target)
     for part in (held_out, everything):
         values = expected(np.broadcast_to(scores, (37, 130)), part)
-        for name, got in evaluation.evaluate(rank, part, 10).items():
+        for name, got in ranking.evaluate(rank, part, 10).items():
             np.testing.assert_allclose(got, values[name], rtol=1e-12)
     strict = scores + np.linspace(0.5, 0, 130)  # no ties: the order is one
-    rank = evaluation.score_ranker(lambda fold_in: np.broadcast_to(strict, fold_in.shape))
+    rank = ranking.score_ranker(lambda fold_in: np.broadcast_to(strict, fold_in.shape))
     values = expected(np.broadcast_to(strict, (37, 130)), held_out)
-    for name, got in evaluation.evaluate(rank, held_out, 10).items():
+    for name, got in ranking.evaluate(rank, held_out, 10).items():
         np.testing.assert_allclose(got, values[name], rtol=1e-12)
 
 

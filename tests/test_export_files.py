@@ -21,10 +21,10 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from export import card, main, savedmodel, titles
 from export import inspect as inspect_command
-from vae_cf_tf.config import Config
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import LOCK, locked
-from vae_cf_tf.models import build
+from vae_cf_tf.models.models import build
+from vae_cf_tf.settings.config import Config
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "export" / "serving"
@@ -70,7 +70,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 KILLED = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from vae_cf_tf import quiet
+from vae_cf_tf.cli import quiet
 quiet.import_tensorflow()
 from serving_kit import FACTS, ITEM_IDS, TITLES, model
 from export import savedmodel

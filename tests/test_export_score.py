@@ -468,8 +468,8 @@ def test_memory_is_bounded_whatever_the_catalogue_and_top_k(tmp_path):
     from serving_kit import FACTS, SMALL
 
     from export.savedmodel import export_model
-    from vae_cf_tf.config import Config
-    from vae_cf_tf.models import build
+    from vae_cf_tf.models.models import build
+    from vae_cf_tf.settings.config import Config
 
     items = 400_000
     item_ids = [str(n) for n in range(items)]

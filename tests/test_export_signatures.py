@@ -13,9 +13,10 @@ from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, mod
 from export import messages, plain
 from export.products import Product, _summed
 from export.recommender import Recommender
-from vae_cf_tf import checkpoints
-from vae_cf_tf.blocks import Linear
-from vae_cf_tf.histories import ones
+from vae_cf_tf.models.blocks import Linear
+from vae_cf_tf.models.histories import ones
+from vae_cf_tf.models import tree
+from vae_cf_tf.training import checkpoints
 
 LOWEST = np.finfo(np.float32).min
 CATALOGUE = [item.encode() for item in ITEM_IDS]
@@ -83,7 +84,7 @@ def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_the_saved_model_equals_the_network_in_numpy(weights):
     rows = random_histories(30, seed=1)
-    values = {name: np.asarray(v.value) for name, v in checkpoints.model_variables(model()).items()}
+    values = {name: np.asarray(v.value) for name, v in tree.variables(model()).items()}
     if weights == "bfloat16":
         kernels = {n: tf.cast(tf.cast(v, tf.bfloat16), tf.float32).numpy() for n, v in values.items() if "kernel" in n}
         values |= kernels

@@ -17,9 +17,9 @@ from conftest import FLAGFILES, ROOT, synthetic_events
 from typed import here, mistake
 
 from export import card
-from vae_cf_tf.config import Config
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings.config import Config
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 TINY = ("--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--epochs=2", "--ease_l2=50",
@@ -138,7 +138,7 @@ def left(workdir: Path) -> dict:
     with open(workdir / "history.csv") as f:
         rows = [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
     assert all(math.isfinite(v) for row in rows for v in row.values())
-    (version,) = card.versions(workdir / "export")
+    (version,) = versions.of(workdir / "export")
     ids = (version / "assets" / "item_ids.txt").read_text().split()
     served = tf.saved_model.load(str(version)).signatures["serving_default"]
     scores = served(history=tf.constant([ids[:3]]))["scores"].numpy()
@@ -272,6 +272,6 @@ def test_help_ends_well_and_names_every_flag(module):
 
 
 def test_the_defaults_are_the_default_models():
-    from vae_cf_tf.config import flagfile_settings
+    from vae_cf_tf.settings.config import flagfile_settings
 
     assert Config(**flagfile_settings(ROOT / "vamp.flags") | {"workdir": Config().workdir}) == Config()

@@ -5,13 +5,13 @@ import json
 import pyarrow as pa
 import pytest
 
-from vae_cf_tf.config import Config
 from vae_cf_tf.data import formats
 from vae_cf_tf.data.events import EventLog
 from vae_cf_tf.data.formats import FORMATS, Format, ReaderOptions, register, source_files
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.source import describe, difference
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings.config import Config
 
 
 class JsonLines(Format):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_cf_tf import histories as hist
+from vae_cf_tf.models import histories as hist
 
 HISTORIES = [[0, 3, 4], [], [2]]
 SEED = tf.constant([1, 2])

@@ -3,10 +3,10 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf import batches
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.item_path import DISCOUNTS, FACTORS, HALF_AT, WEIGHTS, ItemPath, choose
+from vae_cf_tf.linear.item_path import DISCOUNTS, FACTORS, HALF_AT, WEIGHTS, ItemPath, choose
+from vae_cf_tf.models import batches
 
 
 @pytest.fixture

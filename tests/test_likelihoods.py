@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Multinomial, sampled_log_softmax
+from vae_cf_tf.models.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Multinomial, sampled_log_softmax
 
 tfd = tfp.distributions
 

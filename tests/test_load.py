@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vae_cf_tf.config import Config
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import silent
+from vae_cf_tf.settings.config import Config
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,7 +130,7 @@ def test_data_is_read_and_split_without_tensorflow_or_keras(tmp_path):
     path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", rows())
     code = (
         "import sys\n"
-        "from vae_cf_tf.config import Config\n"
+        "from vae_cf_tf.settings.config import Config\n"
         "from vae_cf_tf.data import download, load, source\n"
         "load.load_split(Config(data=sys.argv[1]), print)\n"
         "source.describe(Config(data=sys.argv[1]))\n"

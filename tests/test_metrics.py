@@ -3,7 +3,7 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf import metrics
+from vae_cf_tf.evaluation import metrics
 
 
 def plain(ranked, wanted, name, k):

@@ -8,10 +8,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from conftest import FLAGFILES, ROOT, checkerboard, small_config
 
-from vae_cf_tf import batches, checkpoints, models
-from vae_cf_tf import histories as hist
-from vae_cf_tf.config import Config
-from vae_cf_tf.models import build
+from vae_cf_tf.models import batches, models
+from vae_cf_tf.models import histories as hist
+from vae_cf_tf.models.models import build
+from vae_cf_tf.settings.config import Config
+from vae_cf_tf.models import tree
+from vae_cf_tf.training import checkpoints
 
 tfd = tfp.distributions
 EVCF = ROOT / "trainers" / "flags" / "evcf.flags"
@@ -43,7 +45,7 @@ def trained(request):
     config = CONFIGS[request.param]
     brisk = {"optimizer": "adam", "learning_rate": 0.01, "beta_cap": 0.05, "beta_warmup": 0}
     model = build(Config(**(vars(config) | brisk)), train.shape[1], train)
-    start = {name: v.numpy().copy() for name, v in checkpoints.model_variables(model).items()}
+    start = {name: v.numpy().copy() for name, v in tree.variables(model).items()}
     model.compile_for(4)
     model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=100, verbose=0)
     return model, train, withheld, start
@@ -77,7 +79,7 @@ def test_shapes_and_finite_answers_an_empty_history_too(trained):
 
 def test_every_weight_learns(trained):
     model, _, _, start = trained
-    for name, variable in checkpoints.model_variables(model).items():
+    for name, variable in tree.variables(model).items():
         assert np.isfinite(variable.numpy()).all(), name
         assert np.any(variable.numpy() != start[name]), f"{name} never changed"
 
@@ -122,7 +124,7 @@ def test_the_own_posterior_is_that_of_an_epoch_ago(lower_encoder):
         assert np.any(before[f"own_{name}"] != before[name])
     model, train = fitted_for(9, **settings)
     users = batches.ragged(models.random_users(train, 6, seed=0))
-    for name, variable in checkpoints.model_variables(model.encoder).items():
+    for name, variable in tree.variables(model.encoder).items():
         variable.assign(before[f"encoder/{name}"])
     mean, log_variance = model.encoder(model.first_input(users))
     np.testing.assert_allclose(model.prior.means, mean, rtol=1e-4, atol=1e-5)
@@ -141,9 +143,9 @@ def test_beta_can_count_for_each_item_of_a_history():
 
 def test_saved_and_loaded_it_gives_the_same_scores(trained, tmp_path):
     model, train, *_ = trained
-    checkpoints.save(tmp_path / "c.npz", checkpoints.model_variables(model), {"epoch": 3})
+    checkpoints.save(tmp_path / "c.npz", tree.variables(model), {"epoch": 3})
     other = build(Config(**(vars(model.config) | {"seed": 9})), train.shape[1])
-    assert checkpoints.load(tmp_path / "c.npz", checkpoints.model_variables(other)) == {"epoch": 3}
+    assert checkpoints.load(tmp_path / "c.npz", tree.variables(other)) == {"epoch": 3}
     histories = batches.ragged(train)
     np.testing.assert_array_equal(model(histories), other(histories))
 
@@ -166,7 +168,7 @@ def test_the_seed_decides_the_weights():
 
 
 def weights_of(model):
-    return {name: v.numpy().astype(np.float64) for name, v in checkpoints.model_variables(model).items()}
+    return {name: v.numpy().astype(np.float64) for name, v in tree.variables(model).items()}
 
 
 def gated(x, w, prefix):
@@ -226,7 +228,7 @@ def test_hierarchical_terms_are_the_papers_formulas_in_float64(rng):
 
 
 def test_one_layer_hierarchy_reads_x_and_z2_in_one_block():
-    names = checkpoints.model_variables(build(small_config(EVCF, layers=1), 20))
+    names = tree.variables(build(small_config(EVCF, layers=1), 20))
     assert names["lower_encoder/joint/block_0/linear/kernel"].shape == (20 + 8, 32)
     assert names["decoder/joint/block_0/linear/kernel"].shape == (8 + 8, 32)
     assert not any("from_" in name for name in names)
@@ -261,7 +263,7 @@ def test_flagfiles_have_the_published_sizes(flagfile, shapes):
     from conftest import flagfile_settings
 
     config = Config(**flagfile_settings(ROOT / "trainers" / "flags" / f"{flagfile}.flags"))
-    names = checkpoints.model_variables(build(config, 50))
+    names = tree.variables(build(config, 50))
     for name, shape in shapes.items():
         assert tuple(names[name].shape) == shape
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_cf_tf.optimizers import OPTIMIZERS
+from vae_cf_tf.training.optimizers import OPTIMIZERS
 
 
 def published(gradients, start, learning_rate, normalize):

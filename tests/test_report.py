@@ -28,11 +28,12 @@ from trainers.report import figures, latent, latent_sections, numbers, page, ran
 from trainers.report import run as run_module
 from trainers.report.names import METRICS, OURS
 from trainers.report.write import write_report
-from vae_cf_tf import evaluation, flagfiles
-from vae_cf_tf.config import Config, parsed
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.workdir import PARTS, Workdir
+from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.runs.workdir import PARTS, Workdir
+from vae_cf_tf.settings import flagfiles
+from vae_cf_tf.settings.config import Config, parsed
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "epochs": 3, "ease_l2": "50"}
 NASTY = '<script>alert("x")</script> & Söhne'
@@ -286,8 +287,8 @@ def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(reported):
         for part in PARTS:
             np.testing.assert_array_equal(again[part], good[part])
     for part in PARTS:
-        expected = evaluation.evaluate(evaluation.model_ranker(model), getattr(split, part), 7)
-        found = evaluation.per_user(good[part], getattr(split, part).with_targets())
+        expected = ranking.evaluate(ranking.model_ranker(model), getattr(split, part), 7)
+        found = ranking.per_user(good[part], getattr(split, part).with_targets())
         for metric in expected:
             np.testing.assert_array_equal(found[metric], expected[metric])
 

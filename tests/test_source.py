@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from vae_cf_tf.config import Config
 from vae_cf_tf.data import source
 from vae_cf_tf.data.formats import source_files
 from vae_cf_tf.data.source import describe, difference
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings.config import Config
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from conftest import EVCF, ROOT
 
 from trainers.sweep import plans, results, show, work
 from trainers.sweep.worker import FINISHED, PER_USER
-from vae_cf_tf import flagfiles
-from vae_cf_tf.config import Config, as_flags
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import flagfiles
+from vae_cf_tf.settings.config import Config, as_flags
 
 
 def test_the_ablation_is_every_combination():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_cf_tf import checkpoints
 from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.training import checkpoints
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

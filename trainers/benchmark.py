@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 from trainers.main import config_from_flags, define_flags
-from vae_cf_tf import commands, quiet
-from vae_cf_tf.config import Config, groups, parsed
+from vae_cf_tf.cli import commands, quiet
+from vae_cf_tf.settings.config import Config, groups, parsed
 
 PRESETS = {  # training users, items, interactions
     "ml-1m": (4_834, 3_497, 462_827),
@@ -78,8 +78,9 @@ def _measured(config: Config, train: Any, steps: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from trainers import floor
-    from vae_cf_tf import batches, machine
-    from vae_cf_tf.models import PRODUCT_DTYPES, build
+    from vae_cf_tf import machine
+    from vae_cf_tf.models import batches
+    from vae_cf_tf.models.models import PRODUCT_DTYPES, build
 
     keras.utils.clear_session()  # what a variant before this one held
     gc.collect()
@@ -119,8 +120,8 @@ def _parts(model: Any, batch: Any, stream: Any, seed: Any, step_ms: float, steps
     """Milliseconds of a step's parts, each timed alone; what is left of the step is the optimiser's."""
     import tensorflow as tf
 
-    from vae_cf_tf.blocks import products_in
-    from vae_cf_tf.models import PRODUCT_DTYPES
+    from vae_cf_tf.models.blocks import products_in
+    from vae_cf_tf.models.models import PRODUCT_DTYPES
 
     rate, dtype = model.config.input_dropout, PRODUCT_DTYPES[model.config.dtype_policy]
     variables = [v.value for v in model.trainable_variables]
@@ -156,9 +157,10 @@ def _first_layer(model: Any, batch: Any, seed: Any, steps: int) -> dict[str, flo
     """Milliseconds of one product with the users' rows, forward and gradient, in either form where it fits."""
     import tensorflow as tf
 
-    from vae_cf_tf import evaluation, histories
-    from vae_cf_tf.blocks import Linear, products_in
-    from vae_cf_tf.models import PRODUCT_DTYPES
+    from vae_cf_tf.evaluation import ranking
+    from vae_cf_tf.models import histories
+    from vae_cf_tf.models.blocks import Linear, products_in
+    from vae_cf_tf.models.models import PRODUCT_DTYPES
 
     layer = next(v for v in model.encoder._flatten_layers() if isinstance(v, Linear) and v.input_dim == model.num_items)
 
@@ -175,7 +177,7 @@ def _first_layer(model: Any, batch: Any, seed: Any, steps: int) -> dict[str, flo
         return lambda: float(call())
 
     found = {"sparse": _median_ms(both(lambda bags: bags), steps)}
-    if model.config.batch_size * model.num_items <= evaluation.SCORES:
+    if model.config.batch_size * model.num_items <= ranking.SCORES:
         found["dense"] = _median_ms(both(lambda bags: histories.dense_rows(bags, model.num_items)), steps)
     return found
 

@@ -1,9 +1,7 @@
-"""Judging: what is chosen on validation users, and the figures of the model and of the baselines."""
+"""Evaluation: what is chosen on validation users, and the figures of the model and of the baselines."""
 
 import contextlib
-import dataclasses
 import datetime
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,139 +9,152 @@ import tensorflow as tf
 
 import vae_cf_tf
 from trainers.train import TrainingLog
-from vae_cf_tf import checkpoints, evaluation, metrics, trained
-from vae_cf_tf.baselines import Baseline
-from vae_cf_tf.config import Config
-from vae_cf_tf.data.split import Split
+from vae_cf_tf import machine
+from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.item_path import DISCOUNTS, ItemPath, choose
-from vae_cf_tf.models import Autoencoder
+from vae_cf_tf.evaluation import metrics, ranking, selection
+from vae_cf_tf.linear.base import Baseline, Skipped
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.hybrid import HybridModel
+from vae_cf_tf.registries import BASELINES, ITEM_ITEM
+from vae_cf_tf.runs import loading
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
-from vae_cf_tf.workdir import PARTS, Workdir, write_json
+from vae_cf_tf.settings import EvaluationSettings, Settings
+from vae_cf_tf.training import checkpoints
+
+Figures = dict[str, Any]
+"""What a file holds of a model: by part and metric, mean and standard error."""
 
 
-class Judged(NamedTuple):
-    """The figures of a run."""
+class Evaluation(NamedTuple):
+    """What `evaluate` returns."""
 
-    values: dict[str, Any]  # what metrics.json holds
+    model: Autoencoder | HybridModel  # as it is judged and exported
     per_user: dict[str, dict[str, np.ndarray]]  # by part and metric: float64 [users with targets]
-    rank: evaluation.Ranker
+    values: Figures  # what metrics.json holds
+    rank: ranking.Ranker
 
 
 def evaluate(
-    model: Autoencoder,
-    config: Config,
+    network: Autoencoder,
+    settings: Settings,
     workdir: Workdir,
     split: Split,
     log: TrainingLog,
-    compared: list[dict[str, Any]],
+    baselines: list[Figures],
     say: Say,
-) -> Judged:
-    """Makes or reads the item path, where the configuration has one, judges the model, and writes metrics.json.
+) -> Evaluation:
+    """Puts the item–item model beside the network, where the settings have one, judges both together, and writes
+    metrics.json.
 
     Args:
-      model: with the weights of the best epoch; receives the item path.
-      config: settings.
+      network: with the weights of the best epoch.
+      settings: of the run.
       workdir: of the run.
       split: its held-out users are judged.
       log: of the training.
-      compared: of `baselines`.
+      baselines: from `evaluate_baselines`.
       say: receives the lines that a person reads.
     """
-    chosen = _item_path(model, split, config, workdir, say) if config.item_path != "none" else {}
-    rank = evaluation.model_ranker(model)
-    per_user = {part: evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size) for part in PARTS}
+    model, chosen, peak_rss_mb = network, {}, log.peak_rss_mb
+    if settings.item_item.item_path != "none":
+        model, fitting_peak = with_item_item(network, settings, workdir, split, say)
+        chosen = {f"item_path_{name}": float(getattr(model, name).numpy()) for name in ("weight", "discount")}
+        peak_rss_mb = max(peak_rss_mb, fitting_peak)
+    model_id = loading.model_id(workdir, settings)
+    before: Figures = {}
+    with contextlib.suppress(UserError):
+        before = workdir.read_metrics()
+    if before.get("model_id") != model_id:
+        before = {}
+    rank = ranking.model_ranker(model)
     seconds = float(np.median([row["seconds"] for row in log.rows]))
+    batch_size = settings.evaluation.eval_batch_size
+    per_user = {part: ranking.evaluate(rank, getattr(split, part), batch_size) for part in PARTS}
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
         "chosen_on_validation": ["best_epoch", *chosen],
         "note": "What was chosen on the validation users makes their figures a little too good; judge by test.",
         "best_epoch": log.best_epoch,
         **chosen,
         "epochs": len(log.rows),
-        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": {"vae_cf_tf": vae_cf_tf.__version__, "tensorflow": tf.__version__},
+        "finished": before.get("finished") or datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": before.get("versions") or {"vae_cf_tf": vae_cf_tf.__version__, "tensorflow": tf.__version__},
         "seconds_per_epoch": seconds,
-        "users_per_second": split.train.shape[0] * config.passes / seconds,
-        "peak_rss_mb": log.peak_rss_mb,
-        "baselines": compared,
+        "users_per_second": split.train.shape[0] * settings.training.passes / seconds,
+        "peak_rss_mb": peak_rss_mb,
+        "baselines": baselines,
         "data_fingerprint": split.fingerprint(),
-        "model_id": trained.model_id(workdir, config),
-        "config": dataclasses.asdict(config),
+        "model_id": model_id,
+        "config": settings.flat(),
     }
     workdir.write_metrics(values)
-    return Judged(values, per_user, rank)
+    return Evaluation(model, per_user, values, rank)
 
 
-def baselines(config: Config, workdir: Workdir, split: Split, say: Say) -> list[dict[str, Any]]:
-    """Metrics of popularity and EASE on the same users, computed once for a workdir and its settings of EASE.
-
-    Each has name, settings, label and the metrics of both parts. Of several λ of EASE, the best on validation is kept.
-    """
-    wanted = {"ease_l2": config.ease_l2_values, "ease_max_items": config.ease_max_items}
-    wanted = json.loads(json.dumps(wanted))
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file: they are computed again
-        stored = json.loads(workdir.baselines.read_text(encoding="utf-8"))
-        if stored["settings"] == wanted:
-            _ = [(b["name"], b["settings"], b["label"], *(b[part]["ndcg@100"]["mean"] for part in PARTS))
-                 for b in stored["baselines"]]  # fmt: skip
-            return stored["baselines"]
-    say("Baselines: popularity …")
-    found = [_judged(Baseline("popularity"), config, split)]
-    if len(split.item_ids) > config.ease_max_items:
-        say(f"No EASE: the catalogue is larger than --ease_max_items={config.ease_max_items:,}.")
-    else:
-        tried = []
-        for l2 in config.ease_l2_values:
-            baseline = Baseline("ease", {"l2": l2})
-            say(f"Baselines: {baseline.label} …")
-            try:
-                tried.append(_judged(baseline, config, split))
-            except UserError as error:  # a λ too small for the data costs a line of the report, not the run
-                say(f"Left out: {error}")
-        found += sorted(tried, key=lambda b: -b["validation"]["ndcg@100"]["mean"])[:1]
-    write_json(workdir.baselines, {"settings": wanted, "baselines": found})
-    return found
-
-
-def _judged(baseline: Baseline, config: Config, split: Split) -> dict[str, Any]:
-    rank = evaluation.score_ranker(baseline.fit(split.train))  # its matrix goes when this function ends
-    figures = {
-        part: metrics.summary(evaluation.evaluate(rank, getattr(split, part), config.eval_batch_size)) for part in PARTS
-    }
-    return {"name": baseline.name, "settings": baseline.settings, "label": baseline.label, **figures}
-
-
-def _item_path(model: Autoencoder, split: Split, config: Config, workdir: Workdir, say: Say) -> dict[str, float]:
-    """Gives the model the workdir's item path, or a new one where that was made for other weights or settings.
-
-    Returns what was chosen on validation users, by the names in metrics.json.
-    """
+def with_item_item(
+    network: Autoencoder, settings: Settings, workdir: Workdir, split: Split, say: Say
+) -> tuple[HybridModel, float]:
+    """The network with the workdir's item–item model, or with a new one where that was made for other weights or
+    settings; and the peak memory of the process that made it, in MB."""
+    model = loading.hybrid(network, settings)
+    variables = loading.item_item_variables(model)
     with contextlib.suppress(UserError):  # missing or damaged: it is made again
-        if trained.path_belongs(checkpoints.read_meta(workdir.item_path), workdir, config):
-            trained.attach_path(model, workdir)
-            return _chosen(model.item_path)
-    say("Item path …")
-    path = ItemPath(len(split.item_ids), config.item_path_mb, name="item_path")
-    path.fit(split.train, config.item_path_l2, config.item_path_max_items)
+        if loading.item_item_belongs(checkpoints.read_meta(workdir.item_item), workdir, settings):
+            return model, float(checkpoints.load(workdir.item_item, variables)["peak_rss_mb"])
+    say("Item–item model …")
+    fitted = ITEM_ITEM[settings.item_item.item_path].from_settings(settings.item_item).fit(split.train)
+    model.item_item.assign(fitted, np.bincount(split.train.indices, minlength=network.num_items))
 
     def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return model.deep_log_probs(histories), path.sums(histories), path.shared(histories)
+        return network(histories), model.item_item(histories), model.item_item.popularity(histories)
 
-    discounts = DISCOUNTS if config.item_path_discount == "validation" else ()
-    best, tried, at_edge = choose(parts, split.validation, config.eval_batch_size, discounts)
-    path.weight.assign(best.weight)
-    path.discount.assign(best.discount)
+    discounts = selection.DISCOUNTS if settings.item_item.item_path_discount == "validation" else ()
+    best, tried, at_edge = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
+    model.weight.assign(best.weight)
+    model.discount.assign(best.discount)
     say(
-        f"Item path: weight {best.weight:.3g}, popularity discount {best.discount:g}; validation NDCG@100 "
+        f"Item–item model: weight {best.weight:.3g}, popularity discount {best.discount:g}; validation NDCG@100 "
         f"{tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
     for name in at_edge:
         say(f"The best {name} is the largest that was tried: validation users may want a larger one.")
-    meta = trained.path_meta(workdir, config) | {"tried": tried}
-    checkpoints.save(workdir.item_path, checkpoints.model_variables(path), meta)
-    model.item_path = path
-    return _chosen(path)
+    peak = machine.peak_rss()
+    meta = loading.item_item_meta(workdir, settings) | {"tried": tried, "peak_rss_mb": peak}
+    checkpoints.save(workdir.item_item, variables, meta)
+    return model, peak
 
 
-def _chosen(path: ItemPath) -> dict[str, float]:
-    return {"item_path_weight": float(path.weight.numpy()), "item_path_discount": float(path.discount.numpy())}
+def evaluate_baselines(settings: EvaluationSettings, workdir: Workdir, split: Split, say: Say) -> list[Figures]:
+    """Metrics of the registered baselines on the same users, computed once for a workdir and these settings.
+
+    Each has name, settings, label and the metrics of both parts. Of a baseline with several candidates, such as EASE
+    with several λ, the best on validation users is kept.
+    """
+    if (stored := workdir.read_baselines(settings)) is not None:
+        return stored
+    best = [_best_candidate(name, settings, split, say) for name in BASELINES.names()]
+    found = [figures for figures in best if figures]
+    workdir.write_baselines(settings, found)
+    return found
+
+
+def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:
+    try:
+        candidates: list[Baseline] = BASELINES[name].candidates(settings, len(split.item_ids))
+    except Skipped as reason:
+        say(str(reason))
+        return None
+    judged = []
+    for baseline in candidates:
+        say(f"Baselines: {baseline.label} …")
+        try:
+            rank = ranking.score_ranker(baseline.fit(split.train))
+        except UserError as error:  # a λ too small for the data costs a line of the report, not the run
+            say(f"Left out: {error}")
+            continue
+        about = {"name": name, "settings": baseline.settings, "label": baseline.label}
+        parts = {part: ranking.evaluate(rank, getattr(split, part), settings.eval_batch_size) for part in PARTS}
+        judged.append(about | {part: metrics.summary(per_user) for part, per_user in parts.items()})
+        del rank  # and with it the baseline's matrix
+    return max(judged, key=lambda figures: figures["validation"][metrics.MAIN]["mean"], default=None)

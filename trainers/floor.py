@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from vae_cf_tf.models.models import Autoencoder
+from vae_cf_tf.settings.config import Config
 
-from vae_cf_tf import checkpoints, machine
-from vae_cf_tf.config import Config
-from vae_cf_tf.models import Autoencoder
+from vae_cf_tf import machine
+from vae_cf_tf.models import tree
 
 
 class Product(NamedTuple):
@@ -70,7 +71,7 @@ def parts(model: Autoencoder, config: Config, mean_history: float) -> list[Part]
     users: list[Product] = []
     pseudo: list[Product] = []
     sparse_bytes = 0.0
-    for name, variable in checkpoints.model_variables(model).items():
+    for name, variable in tree.variables(model).items():
         if not name.endswith("/kernel") or name.startswith(("own_", "prior/")):
             continue
         i, o = variable.shape

@@ -3,21 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from export import card
-from export.savedmodel import check_place, export_model, facts_of_run
-from trainers import evaluate, summary
+from export import card, versions
+from export.savedmodel import TOP_K, WEIGHTS, export_model, facts_of_run
+from trainers import summary
+from trainers.evaluate import evaluate, evaluate_baselines
 from trainers.train import train
-from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.settings import Settings
 
 
-def run(config: Config, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
+def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
     """Does the main job, or what is left of it, and returns what metrics.json holds.
 
     Args:
-      config: settings.
+      settings: of the run.
       workdir: claimed for them and locked by this process.
       split: its data.
       say: receives the lines that a person reads.
@@ -26,16 +27,19 @@ def run(config: Config, workdir: Workdir, split: Split, say: Say) -> dict[str, A
       UserError: a damaged checkpoint, a loss that is NaN, a place from which no SavedModel can be read.
       KeyboardInterrupt: Ctrl-C.
     """
-    export_dir = Path(config.export_dir or workdir.path / "export")
-    check_place(export_dir)
-    compared = evaluate.baselines(config, workdir, split, say)  # while there is no model to share the memory with
-    model, log = train(config, workdir, split, say)
-    judged = evaluate.evaluate(model, config, workdir, split, log, compared, say)
-    version = card.version_of(export_dir, judged.values["model_id"])  # a finished run is exported once
+    export_dir = Path(settings.run.export_dir or workdir.path / "export")
+    versions.check_place(export_dir)
+    # Baselines come first, while no model shares the memory.
+    baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
+    network, log = train(settings, workdir, split, say)
+    evaluation = evaluate(network, settings, workdir, split, log, baselines, say)
+    values = evaluation.values
+    facts = facts_of_run(settings, split, values["model_id"], values["best_epoch"], values)
+    # A finished run is exported once.
+    version = card.version_of(export_dir, values["model_id"], WEIGHTS, min(TOP_K, len(split.item_ids)))
     if version is None:
-        facts = facts_of_run(workdir, config, split.fingerprint())
-        version = export_model(model, split.item_ids, split.titles, facts, export_dir)
-    say(summary.table(judged.values))
-    say(summary.examples(split, judged.rank))
+        version = export_model(evaluation.model, split.item_ids, split.titles, facts, export_dir)
+    say(summary.table(values))
+    say(summary.examples(split, evaluation.rank))
     say(f"Checkpoint: {workdir.best}\nSavedModel: {version}")
-    return judged.values
+    return values

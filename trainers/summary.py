@@ -6,20 +6,22 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf.config import MODEL, TRAINING, Config, nearest_flagfile, written
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.evaluation.metrics import SHOWN
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings.flagfiles import nearest
+from vae_cf_tf.settings.settings import written
 
-SHOWN = ("ndcg@100", "ndcg@10", "recall@20", "recall@50")
 _NAMED = 6
 """Settings that differ from a flagfile's, at most, where a run is called after that flagfile."""
 
 
-def settings(config: Config) -> str:
+def settings_line(settings: Settings) -> str:
     """Which flagfile's model this is, and the settings that differ from it."""
-    path, different = nearest_flagfile(config, MODEL, TRAINING)
+    path, different = nearest(settings, "model", "item_item", "training")
     if len(different) > _NAMED:
         return "Settings: those of no shipped flagfile."
-    changed = " ".join(f"--{name}={written(getattr(config, name))}" for name in different)
+    changed = " ".join(f"--{name}={written(settings[name])}" for name in different)
     return f"Settings: those of {path.name}" + (f" with {changed}." if changed else ".")
 
 

@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 import keras
 
-from trainers.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
-from vae_cf_tf import batches, checkpoints, models
-from vae_cf_tf.config import Config
 from vae_cf_tf.data.split import Split
-from vae_cf_tf.models import Autoencoder
+from vae_cf_tf.models import batches, tree
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.build import build, starts_from_users
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import checkpoints
+from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
+from vae_cf_tf.training.compiling import compile_for
 
 
 class TrainingLog(NamedTuple):
@@ -22,49 +25,54 @@ class TrainingLog(NamedTuple):
     peak_rss_mb: float
 
 
-def train(config: Config, workdir: Workdir, split: Split, say: Say) -> tuple[Autoencoder, TrainingLog]:
-    """Trains the model from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
+def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple[Autoencoder, TrainingLog]:
+    """Trains the network from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
 
     Args:
-      config: settings.
+      settings: of the model, the training, the evaluation and the run.
       workdir: receives checkpoints and history.csv.
       split: its training users learn, its validation users decide which epoch is best.
       say: receives the lines that a person reads.
 
     Raises:
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
-      KeyboardInterrupt: Ctrl-C; its text says where the same command goes on.
+      KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
-    users = split.train.shape[0]
-    if config.latent != "none" and models.starts_from_users(config) and config.pseudo_inputs > users:
+    model_settings, options, users = settings.model, settings.training, split.train.shape[0]
+    if starts_from_users(model_settings) and model_settings.pseudo_inputs > users:
         say(
-            f"Components of the prior: all {users:,} training users, fewer than --pseudo_inputs={config.pseudo_inputs}."
+            f"Components of the prior: all {users:,} training users, fewer than "
+            f"--pseudo_inputs={model_settings.pseudo_inputs}."
         )
-    model = models.build(config, len(split.item_ids), split.train)
-    steps_per_pass = batches.steps_per_pass(split.train, config.batch_size)
-    model.compile_for(steps_per_pass)
-    validate = Validate(split, config.eval_batch_size)
-    keep = CheckpointAndEarlyStop(workdir, validate, config, steps_per_pass * config.passes)
-    keep.restore(model, config.epochs, say)
-    if keep.stopped or keep.epochs_done >= config.epochs:
-        say(f"Trained already: {keep.epochs_done} epochs.")
+    model = compile_for(
+        build(model_settings, len(split.item_ids), split.train, options.seed), settings.training, split.train
+    )
+    warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
+    validate = Validate(split.validation, settings.evaluation.eval_batch_size)
+    checkpoint = CheckpointAndEarlyStop(
+        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds
+    )
+    checkpoint.restore(model, options.epochs, say)
+    if checkpoint.stopped or checkpoint.epochs_done >= options.epochs:
+        say(f"Trained already: {checkpoint.epochs_done} epochs.")
     else:
-        if keep.epochs_done:
-            say(f"Resuming after epoch {keep.epochs_done}.")
-        with interruptible(keep) as interrupt:
+        if checkpoint.epochs_done:
+            say(f"Resuming after epoch {checkpoint.epochs_done}.")
+        passes_done = checkpoint.epochs_done * options.passes
+        with interruptible(checkpoint.where_it_resumes) as interrupt:
             model.fit(
-                batches.shuffled(split.train, config.batch_size, config.seed, keep.epochs_done * config.passes),
-                epochs=config.epochs,
-                initial_epoch=keep.epochs_done,
-                steps_per_epoch=steps_per_pass * config.passes,
+                batches.shuffled(split.train, options.batch_size, options.seed, passes_done),
+                epochs=options.epochs,
+                initial_epoch=checkpoint.epochs_done,
+                steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
                 verbose=1 if sys.stdout.isatty() else 2,  # a bar that redraws itself, or a line an epoch
                 callbacks=[
                     StopOnNaN(),
                     validate,
                     keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
-                    keep,
+                    checkpoint,
                     interrupt,
                 ],
             )
-    checkpoints.load(workdir.best, checkpoints.model_variables(model))
-    return model, TrainingLog(keep.rows, keep.best_epoch, keep.peak_rss_mb)
+    checkpoints.load(workdir.best, tree.variables(model))
+    return model, TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)

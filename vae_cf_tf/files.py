@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from vae_cf_tf.errors import UserError
 
@@ -40,8 +41,8 @@ def sync(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = ()) -> Iterator[int]:
-    """Holds the folder's lock (made where it is missing), and yields its descriptor.
+def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = (), create: bool = True) -> Iterator[int]:
+    """Holds the folder's lock and yields its descriptor.
 
     The lock goes with the process, however it ends, unless a child inherits the descriptor and lives on.
 
@@ -49,26 +50,50 @@ def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = ()) ->
       folder: where `LOCK` lies.
       busy: the error's text where another process holds the lock.
       waits: seconds to wait before each further try.
+      create: whether to make a missing folder. If nothing is written to it, it is removed again.
 
     Raises:
       UserError: another process holds the lock.
+      FileNotFoundError: the folder is missing and is not to be made.
     """
     path = Path(folder) / LOCK
-    is_new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = create and not path.parent.exists()
     for wait in [*waits, None]:
-        with open(path, "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if wait is None:
-                    raise UserError(busy) from error
-                time.sleep(wait)
-                continue
+        lock = _taken(path, create)
+        if lock is None:
+            if wait is None:
+                raise UserError(busy)
+            time.sleep(wait)
+            continue
+        with lock:
             try:
                 yield lock.fileno()
             finally:
-                if is_new and os.listdir(path.parent) == [LOCK]:  # nothing was written: leave nothing
-                    path.unlink()
-                    path.parent.rmdir()
-            return
+                with contextlib.suppress(FileNotFoundError):
+                    if is_new and os.listdir(path.parent) == [LOCK]:
+                        path.unlink()
+                        path.parent.rmdir()
+        return
+
+
+def _taken(path: Path, create: bool) -> TextIO | None:
+    """The locked file, open; None where another process holds it."""
+    while True:
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(path, "a")  # noqa: SIM115
+        except FileNotFoundError:
+            if create:  # removed by the process that made it
+                continue
+            raise
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                return lock
+        except BlockingIOError:
+            lock.close()
+            return None
+        except FileNotFoundError:
+            pass
+        lock.close()  # the file was removed before it was locked, or another has its place: once more

@@ -1,11 +1,18 @@
 """Shows a run: `python -m trainers.report --workdir=RUN` writes one HTML page, RUN/report/index.html, and its plots."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vae_cf_tf import commands, quiet
-from vae_cf_tf.errors import UserError
+from vae_cf_tf.cli import commands
+from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.runs.workdir import Workdir
+
+if TYPE_CHECKING:
+    from trainers.report import write
+else:
+    write = LazyModule("trainers.report.write")
 
 
 def define_flags() -> None:
@@ -20,14 +27,12 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    commands.required(["workdir"], "python -m trainers.report --workdir=RUN")
     values = flags.FLAGS
-    if not values.workdir:
-        raise UserError("--workdir is missing. Usage: python -m trainers.report --workdir=RUN")
-    quiet.import_tensorflow()
-    from trainers.report.write import write_report
-
+    workdir = Workdir(values.workdir)
+    workdir.settings(), workdir.read_metrics()  # what is no finished run is told before TensorFlow takes its seconds
     print(
-        write_report(
+        write.write_report(
             values.workdir,
             values.report_dir,
             values.item_titles,
@@ -38,6 +43,9 @@ def main(argv: list[str]) -> None:
     )
 
 
+def run() -> int:
+    return commands.run(main, define_flags)
+
+
 if __name__ == "__main__":
-    define_flags()
-    sys.exit(commands.run(main))
+    sys.exit(run())

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from trainers.plotting import Draw
-from vae_cf_tf.comparison import Estimate
+from vae_cf_tf.evaluation.significance import Estimate
 
 MARKERS = "osD^v"
 DASHES = ("-", "--", "-.", ":")

@@ -1,18 +1,16 @@
 """The latent space of a run: users' posteriors, the prior, and its components."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf import batches
-from vae_cf_tf.distributions import MixtureOfNormals
-from vae_cf_tf.evaluation import users_at_once
-from vae_cf_tf.models import Autoencoder
-from vae_cf_tf.priors import UserVampPrior, VampPrior
+from vae_cf_tf.evaluation.ranking import users_at_once
+from vae_cf_tf.models import batches
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.distributions import MixtureOfNormals
+from vae_cf_tf.models.flat import Variational
 
 
 class Normals(NamedTuple):
@@ -34,16 +32,9 @@ class Latent(NamedTuple):
     components: Normals | None  # [K, latent]; None: the prior is no mixture
 
 
-class PseudoInputs(NamedTuple):
-    """The histories whose posteriors are components of the prior."""
-
-    weights: np.ndarray  # float32 [components, items], from 0 to 1
-    learned: bool  # False: they are the histories of training users
-
-
 def examine(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int, seed: int = 0) -> Latent | None:
     """The latent space with users of these histories, [users, items]; None for a model that has no prior."""
-    if model.config.latent == "none":
+    if not isinstance(model, Variational):
         return None
     at_once = users_at_once(batch_size, model.num_items)
     pairs = [model.encoder(model.first_input(rows)) for _, rows in batches.in_order(fold_in, at_once)]
@@ -56,23 +47,12 @@ def examine(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int, seed: i
     return Latent(users, draws, Normals(*parts))
 
 
-def pseudo_inputs(prior: keras.layers.Layer, components: Sequence[int]) -> PseudoInputs | None:
-    """Those of these components alone, since all K of a large catalogue take gigabytes; None where there are none."""
-    if isinstance(prior, VampPrior):
-        return PseudoInputs(np.clip(tf.gather(prior.pseudo_inputs, components), 0, 1), learned=True)
-    if isinstance(prior, UserVampPrior):
-        return PseudoInputs(prior.users[list(components)].toarray(), learned=False)
-    return None
-
-
-def decoded(model: Autoencoder, z: np.ndarray) -> np.ndarray:
+def decoded(model: Variational, z: np.ndarray) -> np.ndarray:
     """p(item) at each z of the prior's variable, float32 [n, latent] → [n, items]; a lower variable is at its mean."""
-    z = tf.constant(z, tf.float32)
-    above = (model.lower_prior(z)[0],) if model.config.latent == "hierarchical" else ()
-    return np.exp(np.asarray(model.likelihood(model.decode(*above, z)).item_log_probs()))
+    return np.exp(np.asarray(model.likelihood(model.decode_from_prior(tf.constant(z, tf.float32))).item_log_probs()))
 
 
-def mean_decoded(model: Autoencoder, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def mean_decoded(model: Variational, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Σ_k weights_k p(item|z_k), float [n, latent] and [n] → [items]; n × items need not fit into memory."""
     step = users_at_once(100, model.num_items)
     blocks = (slice(start, start + step) for start in range(0, len(z), step))

@@ -13,7 +13,7 @@ SIZE = (4.0, 3.9)
 
 def latent_space(run: Run, described: int, seed: int) -> Section | None:
     """The test users' posteriors against the prior; None for a model that has no prior."""
-    space = latent.examine(run.model, run.users["test"].fold_in, run.config.eval_batch_size, seed)
+    space = latent.examine(run.network, run.users["test"].fold_in, run.settings.evaluation.eval_batch_size, seed)
     if space is None:
         return None
     rng = np.random.default_rng(seed)
@@ -29,7 +29,7 @@ def latent_space(run: Run, described: int, seed: int) -> Section | None:
         points = plane.project(space.components.mean)
         circles += f" A circle is one of the prior's {len(shares):,} components, larger if it stands for more users."
         circles += f" The {len(largest)} largest have their number in the table below." if largest else ""
-    variable = "upper latent variable z2" if run.config.latent == "hierarchical" else "latent variable z"
+    variable = run.network.prior_is_of
     dimensions = space.users.mean.shape[1]
     rows = [
         [Text(
@@ -56,10 +56,10 @@ def latent_space(run: Run, described: int, seed: int) -> Section | None:
 
 def _components(run: Run, components: latent.Normals, shares: np.ndarray, largest: list[int]) -> list[list]:
     """What the components that stand for most users mean."""
-    expected = latent.mean_decoded(run.model, components.mean, shares)
-    chances = latent.decoded(run.model, components.mean[largest])
+    expected = latent.mean_decoded(run.network, components.mean, shares)
+    chances = latent.decoded(run.network, components.mean[largest])
     scores = chances * np.log(np.maximum(chances, 1e-30) / np.maximum(expected, 1e-30))  # [components, items]
-    inputs = latent.pseudo_inputs(run.model.prior, largest)
+    inputs = run.network.prior.pseudo_inputs_of(np.asarray(largest))
     text = (
         f"Effective number of components: {latent.effective_number(shares):,.0f} of {len(shares):,} (the exponential "
         "of the entropy of their shares of the users). Recommends: items that the network gives a higher probability "

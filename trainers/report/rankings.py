@@ -5,46 +5,51 @@ The lists are kept in the workdir, because a closed-form baseline can take minut
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from vae_cf_tf import evaluation
-from vae_cf_tf.baselines import Baseline
-from vae_cf_tf.data.split import Split
+from vae_cf_tf.data.split import PARTS, Split
+from vae_cf_tf.evaluation import ranking
 from vae_cf_tf.files import written_aside
-from vae_cf_tf.models import Autoencoder
-from vae_cf_tf.workdir import PARTS, Workdir
+from vae_cf_tf.linear.base import Baseline
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.hybrid import HybridModel
+from vae_cf_tf.runs.workdir import Workdir
 
 Rankings = dict[str, np.ndarray]
 """By part: int32 [users with targets, TOP], item indices, best first."""
 
 
-def of_model(workdir: Workdir, model: Autoencoder, model_id: str, split: Split, batch_size: int) -> Rankings:
+def of_model(
+    workdir: Workdir, model: Autoencoder | HybridModel, model_id: str, split: Split, batch_size: int
+) -> Rankings:
     """The lists of `model`, which is the workdir's and has this identity."""
     key = json.dumps([split.fingerprint(), model_id])
-    return _kept(workdir.path / "rankings.npz", key, lambda: _ranked(evaluation.model_ranker(model), split, batch_size))
+    return _kept(workdir.path / "rankings.npz", key, lambda: _ranked(ranking.model_ranker(model), split, batch_size))
 
 
-def of_baselines(workdir: Workdir, baselines: Sequence[Baseline], split: Split, batch_size: int) -> dict[str, Rankings]:
-    """The lists of the baselines, by label."""
+def of_baselines(
+    workdir: Workdir, baselines: Mapping[str, Baseline], split: Split, batch_size: int
+) -> dict[str, Rankings]:
+    """The lists of the baselines, which are given by name, by label."""
 
     def make() -> Rankings:
         lists = {}
-        for i, baseline in enumerate(baselines):
-            ranked = _ranked(evaluation.score_ranker(baseline.fit(split.train)), split, batch_size)
-            lists |= {f"{part}_{i}": ranked[part] for part in PARTS}
+        for name, baseline in baselines.items():
+            ranked = _ranked(ranking.score_ranker(baseline.fit(split.train)), split, batch_size)
+            lists |= {f"{part}_{name}": ranked[part] for part in PARTS}
         return lists
 
-    key = json.dumps([split.fingerprint(), [[baseline.name, baseline.settings] for baseline in baselines]])
+    key = json.dumps([split.fingerprint(), [[name, baseline.settings] for name, baseline in baselines.items()]])
     kept = _kept(workdir.path / "baseline_rankings.npz", key, make)
-    return {baseline.label: {part: kept[f"{part}_{i}"] for part in PARTS} for i, baseline in enumerate(baselines)}
+    return {b.label: {part: kept[f"{part}_{name}"] for part in PARTS} for name, b in baselines.items()}
 
 
-def _ranked(rank: evaluation.Ranker, split: Split, batch_size: int) -> Rankings:
+def _ranked(rank: ranking.Ranker, split: Split, batch_size: int) -> Rankings:
     return {
-        part: evaluation.ranked_lists(rank, getattr(split, part).with_targets().fold_in, batch_size).astype(np.int32)
+        part: ranking.ranked_lists(rank, getattr(split, part).with_targets().fold_in, batch_size).astype(np.int32)
         for part in PARTS
     }
 

@@ -6,25 +6,32 @@ import numpy as np
 
 from trainers.report import rankings
 from trainers.report.names import DECIDES, OURS
-from vae_cf_tf import checkpoints, evaluation, trained
-from vae_cf_tf.baselines import Baseline
-from vae_cf_tf.config import Config
-from vae_cf_tf.data.split import HeldOut, Split
+from vae_cf_tf.data.split import PARTS, HeldOut, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.models import Autoencoder
-from vae_cf_tf.workdir import PARTS, Workdir
+from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.evaluation.selection import Candidate
+from vae_cf_tf.linear.base import Baseline
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.build import model_title
+from vae_cf_tf.models.hybrid import HybridModel
+from vae_cf_tf.registries import BASELINES
+from vae_cf_tf.runs import loading
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import checkpoints
 
 
 class Run(NamedTuple):
     """A finished run. A system is the model or one of the baselines; `OURS` comes first."""
 
     workdir: Workdir
-    config: Config
+    settings: Settings
     split: Split
-    model: Autoencoder  # with the weights of the best epoch
+    network: Autoencoder  # with the weights of the best epoch
+    tried: list[Candidate]  # with the item–item model; [] where there is none
     metrics: dict[str, Any]  # metrics.json
     history: dict[str, list[float]]  # history.csv by column
-    baselines: list[Baseline]
+    baselines: dict[str, Baseline]  # by name
     users: dict[str, HeldOut]  # by part: the users with targets
     ranked: dict[str, rankings.Rankings]  # by system
     values: dict[str, dict[str, dict[str, np.ndarray]]]  # by system, part, metric: float [users]
@@ -39,6 +46,11 @@ class Run(NamedTuple):
         baselines = self.systems[1:]
         return sorted(baselines, key=lambda name: self.values[name]["validation"][DECIDES].mean())[-1:]
 
+    @property
+    def name(self) -> str:
+        """The model as the papers call it."""
+        return model_title(self.settings.model)
+
     def title(self, item: int) -> str:
         return self.split.name_of(item)
 
@@ -49,7 +61,7 @@ def load(workdir: Workdir, split: Split) -> Run:
     Raises:
       UserError: the folder is no run's, the run is not finished or is being continued, or a file is damaged.
     """
-    config, metrics = workdir.config(), workdir.read_metrics()
+    settings, metrics = workdir.settings(), workdir.read_metrics()
     history = workdir.read_history()
     best = checkpoints.read_meta(workdir.best)["epoch"]
     if len(history["epoch"]) != metrics["epochs"] or best != metrics["best_epoch"]:
@@ -57,18 +69,21 @@ def load(workdir: Workdir, split: Split) -> Run:
             f"The run in {workdir.path} is being continued: its figures are of {metrics['epochs']} epochs (best: "
             f"{metrics['best_epoch']}), its weights of {len(history['epoch'])} (best: {best}). Let it finish first."
         )
-    model = trained.load(workdir, split)
-    model_id = trained.model_id(workdir, config)
+    model, model_id, _ = loading.load(workdir, split)
     if model_id != metrics["model_id"]:
         raise UserError(
             f"The figures of the run in {workdir.path} are of other weights than those it has now. Start trainers.main "
             "again with the same settings; it judges them."
         )
-    baselines = [Baseline(b["name"], b["settings"]) for b in metrics["baselines"]]
-    ranked = {OURS: rankings.of_model(workdir, model, model_id, split, config.eval_batch_size)}
-    ranked |= rankings.of_baselines(workdir, baselines, split, config.eval_batch_size)
+    network, tried = model, []
+    if isinstance(model, HybridModel):
+        network, tried = model.network, [Candidate(*row) for row in checkpoints.read_meta(workdir.item_item)["tried"]]
+    baselines = {b["name"]: BASELINES[b["name"]](**b["settings"]) for b in metrics["baselines"]}
+    batch_size = settings.evaluation.eval_batch_size
+    ranked = {OURS: rankings.of_model(workdir, model, model_id, split, batch_size)}
+    ranked |= rankings.of_baselines(workdir, baselines, split, batch_size)
     users = {part: getattr(split, part).with_targets() for part in PARTS}
     values = {
-        name: {part: evaluation.per_user(lists[part], users[part]) for part in PARTS} for name, lists in ranked.items()
+        name: {part: ranking.per_user(lists[part], users[part]) for part in PARTS} for name, lists in ranked.items()
     }
-    return Run(workdir, config, split, model, metrics, history, baselines, users, ranked, values)
+    return Run(workdir, settings, split, network, tried, metrics, history, baselines, users, ranked, values)

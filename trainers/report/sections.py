@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.report import figures, numbers
-from trainers.report.names import DECIDES, METRICS, OURS, metric_name, model_name
+from trainers.report.names import DECIDES, METRICS, OURS, metric_name
 from trainers.report.page import Interval, Plot, Section, Table, Text, User, Users
 from trainers.report.run import Run
-from vae_cf_tf import checkpoints, comparison
-from vae_cf_tf.comparison import Estimate
-from vae_cf_tf.item_path import Tried
-from vae_cf_tf.workdir import PARTS
+from vae_cf_tf.data.split import PARTS
+from vae_cf_tf.evaluation import significance
+from vae_cf_tf.evaluation.significance import Estimate
 
 COVERAGE_AT = (10, 20, 50, 100)
 FOUND_AT = 50
@@ -21,7 +20,7 @@ def lead(run: Run, seed: int) -> list[str]:
     """What was done and how well it went, for a reader who knows nothing of the project."""
     split, users = run.split, run.users["test"]
     share = users.fold_in.nnz / (users.fold_in.nnz + users.target.nnz)
-    ours = comparison.estimate(run.values[OURS]["test"][DECIDES], seed=seed)
+    ours = significance.estimate(run.values[OURS]["test"][DECIDES], seed=seed)
     result = (
         f"Result: {metric_name(DECIDES)} is {ours.mean:.4f} on the test users (95% interval {ours.low:.4f} to "
         f"{ours.high:.4f}), where 1 would be a perfect list for everyone."
@@ -35,7 +34,7 @@ def lead(run: Run, seed: int) -> list[str]:
             f"{'' if gain.excludes_zero else ', which may be chance'}."
         )
     return [
-        f"This page describes one training run of a recommender, {model_name(run.config)}. It learned from "
+        f"This page describes one training run of a recommender, {run.name}. It learned from "
         f"{split.train.shape[0]:,} users which of {len(split.item_ids):,} items they chose. Then it was tested on "
         f"{users.fold_in.shape[0]:,} other users: it saw about {share:.0%} of each one's items and made a list of "
         "recommendations. A good list has the user's remaining items, the held-out items, near its top.",
@@ -61,7 +60,7 @@ def data(run: Run) -> Section:
     seen, few = lengths["training users"], np.quantile(lengths["training users"], 0.1, method="lower")
     return Section("Data", [
         [Text(
-            f"Data: {run.config.data or run.config.dataset or 'the embedded, generated data set'}. Density: "
+            f"Data: {run.settings.data.data or run.settings.data.dataset or 'the embedded, generated data set'}. Density: "
             f"{train.nnz / (users * items):.2%} of all pairs of a training user and an item are interactions. The most "
             f"popular 1% of the items have {top[0.01]:.0%} of the training interactions, the most popular 10% have "
             f"{top[0.1]:.0%}."
@@ -87,7 +86,7 @@ def data(run: Run) -> Section:
 def training(run: Run) -> Section:
     """Loss, its parts and validation metrics over the epochs."""
     history, best_epoch = run.history, run.metrics["best_epoch"]
-    subtitle = "network alone, without the item–item model" if run.model.item_path else ""
+    subtitle = "network alone, without the item–item model" if run.tried else ""
 
     def plot(name: str, title: str, explanation: str, columns: dict[str, str], label: str) -> Plot:
         lines = {line: history[column] for line, column in columns.items()}
@@ -105,7 +104,7 @@ def training(run: Run) -> Section:
         [Text(
             f"Epochs: {len(history['epoch'])}, of {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
             f"kept are those of epoch {best_epoch}, which has the best {metric_name(DECIDES)} on validation users. "
-            f"Training figures cover whole histories, with input dropout {run.config.input_dropout:g}"
+            f"Training figures cover whole histories, with input dropout {run.settings.training.input_dropout:g}"
             f"{' and a random draw of the latent variable' if has_kl else ''}. Validation figures cover only the seen "
             "part of a history, without randomness. The two cannot be compared, so each has axes of its own."
         )],
@@ -124,13 +123,12 @@ def training(run: Run) -> Section:
                      ("", "Training", "at a random draw"), ("val_", "Validation", "at the posterior mean"))
         ])  # fmt: skip
         rows.append(_beta(run, plot))
-    if run.model.item_path:
-        candidates = [Tried(*row) for row in checkpoints.read_meta(run.workdir.item_path)["tried"]]
-        best = max(candidates, key=lambda candidate: candidate.ndcg)
+    if run.tried:
+        best = max(run.tried, key=lambda candidate: candidate.ndcg)
         rows.append([Text(
             "After training, a linear item–item model was fitted, and its scores were added to the network's. The "
             f"weight {best.weight:.3g} and the popularity discount {best.discount:g} were the best of "
-            f"{len(candidates)} pairs on validation users: {metric_name(DECIDES)} {candidates[0].ndcg:.4f} without the "
+            f"{len(run.tried)} pairs on validation users: {metric_name(DECIDES)} {run.tried[0].ndcg:.4f} without the "
             f"item–item model, {best.ndcg:.4f} with it. The plots above and the latent space are of the network alone. "
             "All recommendations on this page come from the sum."
         )])  # fmt: skip
@@ -139,7 +137,10 @@ def training(run: Run) -> Section:
 
 def _beta(run: Run, plot) -> list:
     """The KL term's weight: a plot if it changes, a sentence if it does not."""
-    values, unit = run.history["beta"], "each item of a history" if run.config.beta_scale == "item" else "each user"
+    values, unit = (
+        run.history["beta"],
+        "each item of a history" if run.settings.training.beta_scale == "item" else "each user",
+    )
     if len(set(values)) == 1:
         return [Text(f"The weight β of the KL term was {values[0]:.3g} (for {unit}) in every epoch.")]
     return [
@@ -154,7 +155,7 @@ def against_baselines(run: Run, seed: int) -> Section:
     """Metrics of all systems with intervals, and the paired differences."""
     estimates = {
         part: {
-            name: [comparison.estimate(run.values[name][part][m], seed=seed) for m in METRICS] for name in run.systems
+            name: [significance.estimate(run.values[name][part][m], seed=seed) for m in METRICS] for name in run.systems
         }
         for part in PARTS
     }
@@ -166,8 +167,8 @@ def against_baselines(run: Run, seed: int) -> Section:
         return Table(f"{users[part]}: mean and 95% interval", ["", *run.systems], rows)
 
     gains = [[metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS]
-    baselines = "; ".join(f"{baseline.label} {baseline.description}" for baseline in run.baselines)
-    chosen = " and the weight of the item–item model" if run.model.item_path else ""
+    baselines = "; ".join(f"{baseline.label} {baseline.description}" for baseline in run.baselines.values())
+    chosen = " and the weight of the item–item model" if run.tried else ""
     return Section("Comparison with the baselines", [
         [Text(
             "NDCG@k is 1 if the held-out items stand at the top of the list of the first k, and 0 if none is in the "
@@ -196,10 +197,11 @@ def by_history(run: Run, seed: int) -> Section:
     groups = numbers.by_history_length(run.users["test"].fold_in)
     values = {name: run.values[name]["test"][DECIDES] for name in run.systems}
     estimates = {
-        name: [comparison.estimate(per_user[g.members], seed=seed) for g in groups] for name, per_user in values.items()
+        name: [significance.estimate(per_user[g.members], seed=seed) for g in groups]
+        for name, per_user in values.items()
     }
     gains = {
-        name: [comparison.estimate((values[OURS] - values[name])[g.members], seed=seed) for g in groups]
+        name: [significance.estimate((values[OURS] - values[name])[g.members], seed=seed) for g in groups]
         for name in run.rivals
     }
     return _grouped(
@@ -218,10 +220,10 @@ def by_popularity(run: Run, seed: int) -> Section:
         for name in run.systems
     }
     kept = [i for i in range(len(groups)) if counts[OURS][i][1].sum()]  # a group may hold no held-out item
-    estimates = {name: [comparison.ratio(*counts[name][i], seed=seed) for i in kept] for name in run.systems}
+    estimates = {name: [significance.ratio(*counts[name][i], seed=seed) for i in kept] for name in run.systems}
 
     def gain(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> Estimate:
-        return comparison.ratio(ours[0] - theirs[0], ours[1], seed=seed)
+        return significance.ratio(ours[0] - theirs[0], ours[1], seed=seed)
 
     gains = {name: [gain(counts[OURS][i], counts[name][i]) for i in kept] for name in run.rivals}
     return _grouped(
@@ -316,7 +318,7 @@ def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Secti
 def _gain(run: Run, baseline: str, metric: str, seed: int) -> Estimate:
     """The model minus the baseline on the test users."""
     ours, theirs = (run.values[name]["test"][metric] for name in (OURS, baseline))
-    return comparison.paired_difference(ours, theirs, seed=seed)
+    return significance.paired_difference(ours, theirs, seed=seed)
 
 
 def _with_interval(e: Estimate) -> Interval:

@@ -1,6 +1,5 @@
 """Writes the report: the sections that a run's model has, one page, and the plots beside it."""
 
-import dataclasses
 import datetime
 import shlex
 from collections.abc import Mapping
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trainers.report import latent_sections, page, sections
-from trainers.report.names import model_name
 from trainers.report.run import Run, load
-from vae_cf_tf.config import as_flags
 from vae_cf_tf.data.split import with_titles
 from vae_cf_tf.data.titles import read_titles
 from vae_cf_tf.files import written_aside
-from vae_cf_tf.workdir import Workdir
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings.flagfiles import as_flags
 
 
 def write_report(
@@ -40,7 +38,7 @@ def write_report(
     """
     options = dict(locals())
     files = Workdir(workdir)
-    files.config()  # raises for a folder that is no run's before anything else is read
+    files.settings()  # raises for a folder that is no run's before anything else is read
     split = files.split()
     if item_titles:
         split = with_titles(split, read_titles(Path(item_titles)))
@@ -58,7 +56,7 @@ def write_report(
     ]
     shown = [section for section in candidates if section is not None]
     images = page.draw(shown)
-    html = page.render(f"Report of a run: {model_name(run.config)}", sections.lead(run, seed), shown, images)
+    html = page.render(f"Report of a run: {run.name}", sections.lead(run, seed), shown, images)
     folder = Path(report_dir or files.path / "report")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (images | {"index.html": html.encode()}).items():
@@ -69,21 +67,21 @@ def write_report(
 
 def about(run: Run, options: Mapping[str, Any]) -> page.Section:
     """When and by what the run and this page were made, and every setting; `options` are those of `write_report`."""
-    config, versions = run.config, run.metrics["versions"]
-    of_run = {"workdir": config.workdir} | ({"export_dir": config.export_dir} if config.export_dir else {})
+    settings, versions = run.settings, run.metrics["versions"]
+    of_run = {name: settings[name] for name in ("workdir", "export_dir") if settings[name]}
     facts = {
-        "Model": f"latent structure {config.latent}, prior {config.prior}, {config.block} blocks, "
-        f"layers {config.layers}, {config.likelihood} likelihood",
+        "Model": f"latent structure {settings.model.latent}, prior {settings.model.prior}, {settings.model.block} "
+        f"blocks, layers {settings.model.layers}, {settings.model.likelihood} likelihood",
         "Run finished": _date(datetime.datetime.fromisoformat(run.metrics["finished"])),
         "Run made with": f"vae_cf_tf {versions['vae_cf_tf']}, TensorFlow {versions['tensorflow']}",
         "Report written": _date(datetime.datetime.now()),
         "Data fingerprint": run.split.fingerprint(),
     }
-    rows = [(f"--{name}", str(value)) for name, value in dataclasses.asdict(config).items()]
+    rows = [(f"--{name}", str(value)) for name, value in settings.flat().items()]
     return page.Section("About this run", [
         [page.Table("Run and report", [], list(facts.items()), words=True)],
         [page.Command("This command makes such a run:",
-                   [*_command("trainers.main", of_run), *map(shlex.quote, as_flags(config))])],
+                   [*_command("trainers.main", of_run), *map(shlex.quote, as_flags(settings))])],
         [page.Command("This command made the page:", _command("trainers.report", options))],
         [page.Table("Every setting of the run", ["setting", "value"], rows, words=True, folded="Show every setting")],
     ])  # fmt: skip

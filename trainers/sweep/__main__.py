@@ -13,14 +13,19 @@ from pathlib import Path
 
 from absl import flags
 
-from trainers.main import config_from_flags, define_flags, given_flags
-from vae_cf_tf import commands, flagfiles
-from vae_cf_tf.config import flagfile_settings, groups
+from trainers.main import define_flags as define_settings
+from trainers.main import given_flags, settings_from_flags
+from trainers.sweep import output, plans, results, runs, scheduling
+from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import print_line
+from vae_cf_tf.settings import flagfiles
+from vae_cf_tf.settings.settings import groups
 
 
-def define_sweep_flags() -> None:
+def define_flags() -> None:
+    define_settings()
     flags.DEFINE_enum("plan", "evcf", ["evcf", "grid"], "What is compared.")
     commands.define_path("sweep_dir", "", "Folder of the sweep's runs and results.")
     flags.DEFINE_integer("seeds", 3, "Runs of each configuration, with --seed and the numbers after it.", lower_bound=1)
@@ -40,46 +45,44 @@ def define_sweep_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FLAGS
-    if not values.sweep_dir:
-        raise UserError(
-            "--sweep_dir is missing. Usage: python -m trainers.sweep --plan=evcf --data=DATA --sweep_dir=DIR"
-        )
-    from trainers.sweep import plans, results, show, work
-
+    commands.required(["sweep_dir"], "python -m trainers.sweep --plan=evcf --data=DATA --sweep_dir=DIR")
+    values, given = flags.FLAGS, given_flags()
     of_plan = [path for path in flagfiles.shipped() if path.name == plans.FLAGFILES.get(values.plan)]
-    base = config_from_flags(flagfile_settings(of_plan[0]) if of_plan else {})
-
-    given = [name for name in vars(base) if values[name].present]
+    base = settings_from_flags(flagfiles.settings_in(of_plan[0]) if of_plan else {})
     points = plans.expand(values.plan, base, given, values.vary, values.where)
     reference = plans.parse(values.reference) or plans.usual_reference(values.plan, points)
     if values.reference and not any(plans.reference_of(point, points, reference) for point in points):
         raise UserError(
             f"--reference={values.reference} is no configuration of the sweep: it differs in other settings."
         )
-    folder = Path(values.sweep_dir)
-    todo = work.tasks(points, range(base.seed, base.seed + values.seeds), folder)
+    folder, seed = Path(values.sweep_dir), base.training.seed
+    all_runs = runs.all_runs(points, range(seed, seed + values.seeds), folder)
     failed: dict[str, str] = {}
 
-    def show_results() -> None:
-        found = results.collect(todo, plans.PARTS[values.plan], reference, folder / work.BASELINES)
-        show.write(found, folder, failed)
+    def write_results() -> None:
+        collected = results.collect(all_runs, plans.PARTS[values.plan], reference, Workdir(folder).baselines)
+        output.write(collected, folder, failed)
 
-    print(f"{len(points)} configurations × {values.seeds} seeds = {len(todo)} runs in {folder}", flush=True)
-    with work.alone(folder) as lock:
-        work.prepare(base, given_flags(), folder, todo, print_line)
-        failed |= work.carry_out(todo, folder, values.keep, values.jobs, lock, print_line, show_results)
-        show_results()
+    print(f"{len(points)} configurations × {values.seeds} seeds = {len(all_runs)} runs in {folder}", flush=True)
+    with runs.exclusive(folder) as lock:
+        runs.prepare(base, given, folder, all_runs, print_line)
+        if Workdir(folder).read_baselines(base.evaluation) is None:
+            print_line("Baselines …")
+            scheduling.evaluate_baselines(base, folder, lock)
+        failed |= scheduling.carry_out(all_runs, folder, values.keep, values.jobs, lock, print_line, write_results)
+        write_results()
     if failed:
         folders = list(failed)
         raise UserError(
-            f"{len(failed)} of {len(todo)} runs failed, the first in {folders[0]}: {failed[folders[0]].rstrip('.')}. "
-            "The same command tries them again."
+            f"{len(failed)} of {len(all_runs)} runs failed, the first in {folders[0]}: "
+            f"{failed[folders[0]].rstrip('.')}. The same command tries them again."
         )
     print((folder / "results.md").read_text())
 
 
+def run() -> int:
+    return commands.run(main, define_flags, groups=groups)
+
+
 if __name__ == "__main__":
-    define_flags()
-    define_sweep_flags()
-    sys.exit(commands.run(main, groups=groups()))
+    sys.exit(run())

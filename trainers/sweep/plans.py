@@ -1,20 +1,21 @@
 """Which runs a sweep is made of: settings that vary, each with its values, times seeds."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_cf_tf.config import DATA, SPLIT, Config, fields_of, parsed, written
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings.settings import names, parsed, parsed_pairs, written
 
-Settings = dict[str, Any]
-Axis = list[Settings]
+Choice = dict[str, Any]
+"""Some settings by their flat names."""
+Axis = list[Choice]
 """The choices of one thing that varies; a choice may be several settings."""
 
 # A sweep compares on one split, and gives each run its folder and its seed.
-OF_THE_DATA = fields_of(DATA, SPLIT)
+OF_THE_DATA = names("data", "split")
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
 EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
@@ -39,17 +40,17 @@ class Configuration(NamedTuple):
     """A point of the plan."""
 
     name: str  # of its folder
-    varied: Settings
-    config: Config  # with the first seed
+    varied: Choice
+    settings: Settings  # with the first seed
 
-    def run(self, sweep_dir: Path, seed: int) -> Config:
+    def with_seed(self, sweep_dir: Path, seed: int) -> Settings:
         """The settings of its run with this seed."""
         workdir = sweep_dir / "runs" / self.name / f"seed={seed}"
-        return dataclasses.replace(self.config, seed=seed, workdir=str(workdir), export_dir="")
+        return self.settings.replaced(seed=seed, workdir=str(workdir), export_dir="")
 
 
 def expand(
-    plan: str, base: Config, given: Iterable[str], vary: Sequence[str], where: Sequence[str]
+    plan: str, base: Settings, given: Iterable[str], vary: Sequence[str], where: Sequence[str]
 ) -> list[Configuration]:
     """All configurations of a plan.
 
@@ -64,7 +65,7 @@ def expand(
     Raises:
       UserError: no such setting or value, a contradiction, or nothing that varies.
     """
-    axes = [_overridden(axis, {n: getattr(base, n) for n in given if n in axis[0]}) for axis in PLANS[plan]]
+    axes = [_overridden(axis, {n: base[n] for n in given if n in axis[0]}) for axis in PLANS[plan]]
     for text in vary:
         name, values = _varied(text)
         axes = [_without(axis, name) for axis in axes if set(axis[0]) != {name}]
@@ -80,25 +81,22 @@ def expand(
                 else "."
             )
         )
-    made = []
+    configurations = []
     for varied in points:
-        config = dataclasses.replace(base, **varied)
-        for fits, settings in rules:
-            if all(getattr(config, name) == value for name, value in fits.items()):
-                config = dataclasses.replace(config, **settings)
-        made.append(Configuration(described(varied, "_"), varied, config))
-    return made
+        settings = base.replaced(**varied)
+        for condition, values in rules:
+            if all(settings[name] == value for name, value in condition.items()):
+                settings = settings.replaced(**values)
+        configurations.append(Configuration(described(varied, "_"), varied, settings))
+    return configurations
 
 
-def parse(text: str) -> Settings:
-    """Settings written as "name=value,name=value"."""
-    found = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"{pair!r} is no setting; write NAME=VALUE.")
-        found[name.strip()] = _value(name.strip(), value.strip())
-    return found
+def parse(text: str) -> Choice:
+    """Settings written as "name=value,name=value". Raises UserError for those that are the same in all runs."""
+    choice = parsed_pairs(text)
+    for name in choice:
+        _check_may_vary(name)
+    return choice
 
 
 def reference_of(
@@ -106,11 +104,11 @@ def reference_of(
 ) -> Configuration | None:
     """The configuration that differs from `point` in these settings only, where the plan has it."""
     wanted = point.varied | {name: value for name, value in settings.items() if name in point.varied}
-    fits = all(getattr(point.config, n) == v for n, v in settings.items() if n not in point.varied)
+    fits = all(point.settings[n] == v for n, v in settings.items() if n not in point.varied)
     return next((other for other in points if other.varied == wanted), None) if fits else None
 
 
-def usual_reference(plan: str, points: Sequence[Configuration]) -> Settings:
+def usual_reference(plan: str, points: Sequence[Configuration]) -> Choice:
     """The plan's reference, as far as its settings have not been overridden by flags."""
     return {n: v for n, v in REFERENCES[plan].items() if any(point.varied.get(n) == v for point in points)}
 
@@ -119,7 +117,7 @@ def described(settings: Mapping[str, Any], between: str = ", ") -> str:
     return between.join(f"{name}={written(value)}" for name, value in settings.items())
 
 
-def _overridden(axis: Axis, given: Settings) -> Axis:
+def _overridden(axis: Axis, given: Choice) -> Axis:
     """The choices that agree with what was given; where none does, all with it put in."""
     agreeing = [choice for choice in axis if all(choice[name] == value for name, value in given.items())]
     return agreeing or _unique([choice | given for choice in axis])
@@ -135,23 +133,23 @@ def _unique(axis: Axis) -> Axis:
 
 def _varied(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
-    found = [_value(name, value.strip()) for value in values.split(",") if value.strip()]
+    _check_may_vary(name)
+    found = [parsed(name, value.strip()) for value in values.split(",") if value.strip()]
     if not found:
         raise UserError(f"--vary={text!r} names no values; write --vary=SETTING=VALUE,VALUE.")
     return name, list(dict.fromkeys(found))
 
 
-def _rule(text: str) -> tuple[Settings, Settings]:
+def _rule(text: str) -> tuple[Choice, Choice]:
     fits, colon, settings = text.partition(":")
     if not colon or not parse(settings):
         raise UserError(f"--where={text!r} has no settings; write --where=NAME=VALUE:NAME=VALUE,NAME=VALUE.")
     return parse(fits), parse(settings)
 
 
-def _value(name: str, text: str) -> Any:
+def _check_may_vary(name: str) -> None:
     if name in _FIXED:
         raise UserError(f"--{name} is the same in all runs of a sweep; give it as a flag.")
-    return parsed(name, text)
 
 
 def _names(axes: list[Axis]) -> str:

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 
 from trainers.sweep.plans import Configuration, reference_of
-from trainers.sweep.work import Task
-from trainers.sweep.worker import PER_USER
-from vae_cf_tf import comparison
-from vae_cf_tf.config import as_flags
+from trainers.sweep.runs import PER_USER, SweepRun
+from vae_cf_tf.evaluation import significance
+from vae_cf_tf.evaluation.metrics import MAIN
+from vae_cf_tf.settings.flagfiles import as_flags
 
-METRICS = ("ndcg@100", "recall@20", "recall@50")
-DECIDES = "ndcg@100"
+METRICS, DECIDES = (MAIN, "recall@20", "recall@50"), MAIN
 PerUser = dict[str, dict[str, np.ndarray]]
 """By part and metric: float64 [users]."""
 
 
 def collect(
-    todo: Sequence[Task], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
+    todo: Sequence[SweepRun], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
 ) -> dict[str, Any]:
     """What results.json holds, of the runs that are finished.
 
@@ -34,15 +33,17 @@ def collect(
     """
     finished = [task for task in todo if task.seconds() is not None]
     points = [p for i, p in enumerate(t.point for t in todo) if p.name not in [t.point.name for t in todo[:i]]]
-    values = {(t.point.name, t.config.seed): _per_user(t, parts) for t in finished}
+    values = {(t.point.name, t.settings.training.seed): _per_user(t, parts) for t in finished}
     seeds = {p.name: [s for name, s in values if name == p.name] for p in points}
     configurations = [
         {
             "name": point.name,
             "settings": point.varied,
             "all_settings": _settings(point),
-            "flags": shlex.join(as_flags(point.config)),
-            "runs": [_run(t, values[point.name, t.config.seed]) for t in finished if t.point.name == point.name],
+            "flags": shlex.join(as_flags(point.settings)),
+            "runs": [
+                _run(t, values[point.name, t.settings.training.seed]) for t in finished if t.point.name == point.name
+            ],
             **{part: _over_seeds(point.name, seeds[point.name], part, values) for part in parts},
         }
         for point in points
@@ -67,9 +68,9 @@ def collect(
     }
 
 
-def averaged_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int) -> comparison.Estimate:
+def averaged_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int) -> significance.Estimate:
     """The paired difference of two configurations, each a user's mean over its seeds: a list of float [users] each."""
-    return comparison.paired_difference(np.mean(ours, axis=0), np.mean(theirs, axis=0), seed=seed)
+    return significance.paired_difference(np.mean(ours, axis=0), np.mean(theirs, axis=0), seed=seed)
 
 
 def over_seeds(means: Sequence[float]) -> dict[str, float | None]:
@@ -100,17 +101,17 @@ def _differences(
     }
 
 
-def _per_user(task: Task, parts: Sequence[str]) -> PerUser:
+def _per_user(task: SweepRun, parts: Sequence[str]) -> PerUser:
     with np.load(task.folder / PER_USER) as archive:
         return {part: {m: archive[f"{part}/{m}"] for m in METRICS} for part in parts}
 
 
-def _run(task: Task, values: PerUser) -> dict[str, Any]:
+def _run(task: SweepRun, values: PerUser) -> dict[str, Any]:
     main = json.loads((task.folder / "metrics.json").read_text())
     means = {part: {m: float(v.mean()) for m, v in found.items()} for part, found in values.items()}
     return {
-        "seed": task.config.seed,
-        "workdir": task.config.workdir,
+        "seed": task.settings.training.seed,
+        "workdir": str(task.folder),
         "best_epoch": main["best_epoch"],
         "epochs": main["epochs"],
         "seconds": task.seconds(),
@@ -119,7 +120,9 @@ def _run(task: Task, values: PerUser) -> dict[str, Any]:
 
 
 def _settings(point: Configuration) -> dict[str, Any]:
-    return {name: value for name, value in vars(point.config).items() if name not in ("workdir", "export_dir", "seed")}
+    return {
+        name: value for name, value in point.settings.flat().items() if name not in ("workdir", "export_dir", "seed")
+    }
 
 
 def _baselines(path: Path, parts: Sequence[str]) -> dict[str, Any]:

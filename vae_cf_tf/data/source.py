@@ -5,30 +5,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_cf_tf.config import Config
 from vae_cf_tf.data.download import DATASETS
 from vae_cf_tf.data.formats import source_files
 from vae_cf_tf.data.synthetic import EMBEDDED
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import DataSettings
 
 
-def describe(config: Config) -> dict[str, Any]:
+def describe(settings: DataSettings) -> dict[str, Any]:
     """The data that the settings name, as JSON can hold it. Reads all files once, for their hash.
 
     Returns: name: what the data is called, no path of this machine; files: name, size in bytes and mtime_ns of each
         file, none for an embedded or a downloaded data set; content: a hash, or the version of such a data set.
     Raises: UserError where the data is missing.
     """
-    files = _files(config)
+    files = _files(settings)
     return {
-        "name": _name(config),
+        "name": _name(settings),
         "files": [_entry(path, root) for path, root in files],
-        "content": _content(config, [path for path, _ in files]),
+        "content": _content(settings, [path for path, _ in files]),
     }
 
 
-def difference(stored: Mapping[str, Any], config: Config, moved: bool = False) -> str | None:
+def difference(stored: Mapping[str, Any], settings: DataSettings, moved: bool = False) -> str | None:
     """What has changed in the data since `describe` gave `stored`: one line, or None for the same data.
 
     Files of the same names, sizes and times are the same; others are read and compared by their hash. None, too, where
@@ -36,13 +36,13 @@ def difference(stored: Mapping[str, Any], config: Config, moved: bool = False) -
     before, as `moved` says, there must be data.
     """
     try:
-        files = _files(config)
+        files = _files(settings)
         now = [_entry(path, root) for path, root in files]
         if stored["files"] and stored["files"] == now:
             return None
         before, after = ({file["name"]: file["size"] for file in entries} for entries in (stored["files"], now))
         same_sizes = sorted(before.values()) == sorted(after.values())
-        if same_sizes and stored["content"] == _content(config, [path for path, _ in files]):
+        if same_sizes and stored["content"] == _content(settings, [path for path, _ in files]):
             return None
     except UserError:
         if moved:
@@ -51,25 +51,25 @@ def difference(stored: Mapping[str, Any], config: Config, moved: bool = False) -
     for name in before:
         if after.get(name, before[name]) != before[name]:
             return f"{name} had {before[name]:,} bytes and has {after[name]:,}"
-    if set(before) != set(after) or stored["name"] != _name(config):
-        return f"the data was {_told(stored['name'], before)} and is {_told(_name(config), after)}"
+    if set(before) != set(after) or stored["name"] != _name(settings):
+        return f"the data was {_told(stored['name'], before)} and is {_told(_name(settings), after)}"
     times = {file["name"]: file["mtime_ns"] for file in stored["files"]}
     changed = [file["name"] for file in now if times[file["name"]] != file["mtime_ns"]]
     return f"the content of {', '.join(changed[:3]) or stored['name']} has changed (the size is the same)"
 
 
-def _name(config: Config) -> str:
-    if config.data:
-        return Path(config.data).expanduser().resolve().name
-    return config.dataset or EMBEDDED
+def _name(settings: DataSettings) -> str:
+    if settings.data:
+        return Path(settings.data).expanduser().resolve().name
+    return settings.dataset or EMBEDDED
 
 
-def _files(config: Config) -> list[tuple[Path, Path]]:
+def _files(settings: DataSettings) -> list[tuple[Path, Path]]:
     """The files and the folder that their names are relative to."""
-    if not config.data:
+    if not settings.data:
         return []
-    root = Path(config.data).expanduser()
-    return [(path, root if root.is_dir() else root.parent) for path in source_files(config.data)]
+    root = Path(settings.data).expanduser()
+    return [(path, root if root.is_dir() else root.parent) for path in source_files(settings.data)]
 
 
 def _entry(path: Path, root: Path) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def _entry(path: Path, root: Path) -> dict[str, Any]:
     return {"name": path.relative_to(root).as_posix(), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _content(config: Config, files: Sequence[Path]) -> str:
+def _content(settings: DataSettings, files: Sequence[Path]) -> str:
     if not files:
-        return f"md5:{DATASETS[config.dataset]}" if config.dataset else EMBEDDED
+        return f"md5:{DATASETS[settings.dataset]}" if settings.dataset else EMBEDDED
     digest = hashlib.sha256()
     for path in files:
         with user_errors(path), open(path, "rb") as f:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,11 @@ from vae_cf_tf.data.titles import matching
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.say import Say, silent
+from vae_cf_tf.settings import SplitSettings
 
 SPLIT_FILE = "split.npz"
+PARTS = ("test", "validation")
+"""The held-out users: those for the result, and those on whom epochs and settings are chosen."""
 _MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
 
 
@@ -35,19 +37,6 @@ class HeldOut:
         """The users who have targets, in order: those whom metrics judge."""
         some = np.flatnonzero(np.diff(self.target.indptr))
         return HeldOut(self.fold_in[some], self.target[some])
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """The protocol's settings; the defaults are those for MovieLens, with fewer held-out users."""
-
-    threshold: float = 4.0  # a rating >= threshold counts as 1; without ratings every event does
-    min_items_per_user: int = 5
-    min_users_per_item: int = 0
-    heldout_users: int = 0  # for validation, and as many for test; 0: a tenth of the users, at most 10,000
-    fold_in_share: float = 0.8  # of a held-out user's items
-    seed: int = 98765
-    reseed: bool = True  # the seed anew for each part's targets, as published; False: one generator for everything
 
 
 @dataclass(frozen=True)
@@ -108,7 +97,7 @@ class Split:
         return digest.hexdigest()[:16]
 
 
-def split(interactions: Interactions, options: SplitOptions = SplitOptions(), say: Say = silent) -> Split:
+def split(interactions: Interactions, settings: SplitSettings = SplitSettings(), say: Say = silent) -> Split:
     """Splits by users as Liang et al. 2018 do (arXiv 1802.05814, the notebook of dawenl/vae_cf).
 
     Ratings of `threshold` or more count as 1, repeated events as one. Items with few users are dropped, then users with
@@ -120,40 +109,39 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions(), sa
     Args:
         say: is told how much each step leaves.
 
-    Raises: UserError for options that make no sense, and for a log that leaves too few users.
+    Raises: UserError for a log that leaves too few users.
     """
-    _check(options)
     log = interactions
     users, items = log.users, log.items
     told = f"{len(users):,} rows read"
     if log.ratings is not None:
-        counted = log.ratings >= np.float32(options.threshold)
+        counted = log.ratings >= np.float32(settings.threshold)
         users, items = users[counted], items[counted]
         if not len(users):
             raise UserError(
-                f"no rating reaches {options.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
+                f"no rating reaches {settings.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
             )
-        told += f", {len(users):,} with a rating of {options.threshold:g} or more"
+        told += f", {len(users):,} with a rating of {settings.threshold:g} or more"
     # [users, items] of the whole log, repeated events made one.
     seen = ones(users, items, (len(log.user_ids), len(log.item_ids)))
     say(f"{told}; distinct: {_size(seen)}.")
     steps = [len(log.user_ids), _rows(seen)]
-    is_kept = np.bincount(seen.indices, minlength=seen.shape[1]) >= max(options.min_users_per_item, 1)
+    is_kept = np.bincount(seen.indices, minlength=seen.shape[1]) >= max(settings.min_users_per_item, 1)
     seen.data[:] = is_kept[seen.indices]
     seen.eliminate_zeros()
-    if options.min_users_per_item > 1:
-        say(f"Dropped items of fewer than {options.min_users_per_item:,} users; left: {_size(seen)}.")
+    if settings.min_users_per_item > 1:
+        say(f"Dropped items of fewer than {settings.min_users_per_item:,} users; left: {_size(seen)}.")
     steps.append(_rows(seen))
-    is_active = np.diff(seen.indptr) >= max(options.min_items_per_user, 1)
+    is_active = np.diff(seen.indptr) >= max(settings.min_items_per_user, 1)
     kept = np.flatnonzero(is_active)
-    if options.min_items_per_user > 1:
-        say(f"Dropped users of fewer than {options.min_items_per_user:,} items; left: {_size(seen[kept])}.")
-    held = options.heldout_users or min(max(len(kept) // 10, 1), 10_000)
+    if settings.min_items_per_user > 1:
+        say(f"Dropped users of fewer than {settings.min_items_per_user:,} items; left: {_size(seen[kept])}.")
+    held = settings.heldout_users or min(max(len(kept) // 10, 1), 10_000)
     if len(kept) <= 2 * held:
-        raise UserError(_too_few_users([*steps, len(kept)], options))
+        raise UserError(_too_few_users([*steps, len(kept)], settings))
 
     kept = _sorted_by_id(kept, log.user_ids)
-    random = np.random.RandomState(options.seed)
+    random = np.random.RandomState(settings.split_seed)
     permuted = kept[random.permutation(len(kept))]
     parts = np.split(permuted, [len(kept) - 2 * held, len(kept) - held])
 
@@ -170,14 +158,14 @@ def split(interactions: Interactions, options: SplitOptions = SplitOptions(), sa
     rank[kept] = np.arange(len(kept), dtype=np.int32)
     held_out = []
     for part in parts[1:]:
-        if options.reseed:
-            random = np.random.RandomState(options.seed)
-        held_out.append(_held_out(users, column[items], part, rank, len(catalogue), options.fold_in_share, random))
+        if settings.target_draws == "reseeded":
+            random = np.random.RandomState(settings.split_seed)
+        held_out.append(_held_out(users, column[items], part, rank, len(catalogue), settings.fold_in_share, random))
     if lost := 2 * held - sum(h.target.shape[0] for h in held_out):
         say(f"Left out: {lost:,} held-out users of whose items no training user has any.")
     for name, held_out_part in zip(("validation", "test"), held_out, strict=True):
         if not held_out_part.target.nnz:
-            raise UserError(_no_targets(name, held_out_part, options))
+            raise UserError(_no_targets(name, held_out_part, settings))
     item_ids = log.item_ids[catalogue].tolist()
     titles = {item: log.titles[item] for item in item_ids if item in log.titles}
     return Split(train, held_out[0], held_out[1], item_ids, titles)
@@ -200,13 +188,13 @@ def _size(matrix: sparse.csr_matrix) -> str:
     return f"{matrix.nnz:,} pairs of {_rows(matrix):,} users and {items:,} items"
 
 
-def _too_few_users(left: Sequence[int], options: SplitOptions) -> str:
+def _too_few_users(left: Sequence[int], settings: SplitSettings) -> str:
     """The error about the users that are left: all, with an event that counts, with an item that stays, with enough."""
     filters = ("threshold", "min_users_per_item", "min_items_per_user")
     took = {name: left[i] - left[i + 1] for i, name in enumerate(filters) if left[i] > left[i + 1]}
-    because = " and ".join(f"--{name}={getattr(options, name):g} took {users:,}" for name, users in took.items())
+    because = " and ".join(f"--{name}={getattr(settings, name):g} took {users:,}" for name, users in took.items())
     because = f" (of {left[0]:,} in the data {because})" if took else ""
-    held = options.heldout_users
+    held = settings.heldout_users
     if held:
         needed = f"2 × {held:,} held-out users and some to train on"
     else:
@@ -216,10 +204,10 @@ def _too_few_users(left: Sequence[int], options: SplitOptions) -> str:
     return f"{left[-1]:,} users are left{because}, too few for {needed}; {remedy}"
 
 
-def _no_targets(name: str, part: HeldOut, options: SplitOptions) -> str:
+def _no_targets(name: str, part: HeldOut, settings: SplitSettings) -> str:
     most = int((np.diff(part.fold_in.indptr) + np.diff(part.target.indptr)).max(initial=0))
     if most >= _MIN_ITEMS_FOR_TARGETS:
-        remedy = f"lower --fold_in_share (received {options.fold_in_share:g})"
+        remedy = f"lower --fold_in_share (received {settings.fold_in_share:g})"
     else:
         remedy = f"{_MIN_ITEMS_FOR_TARGETS} are needed: hold out more users with --heldout_users, or give more data"
     return f"no {name} user has a target: the most items of the catalogue that one has are {most}; {remedy}"
@@ -290,16 +278,3 @@ def _sorted_by_id(users: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def _json_bytes(value: object) -> np.ndarray:
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), np.uint8)
-
-
-def _check(options: SplitOptions) -> None:
-    """Raises UserError for options that make no sense."""
-    if not math.isfinite(options.threshold):
-        raise UserError(f"--threshold should be a finite number. Received: {options.threshold}")
-    for name in ("min_items_per_user", "min_users_per_item", "heldout_users"):
-        if getattr(options, name) < 0:
-            raise UserError(f"--{name} should be 0 or more. Received: {getattr(options, name)}")
-    if not 0 < options.fold_in_share < 1:
-        raise UserError(f"--fold_in_share should lie between 0 and 1, both excluded. Received: {options.fold_in_share}")
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--split_seed should lie between 0 and 2**32 - 1. Received: {options.seed}")

@@ -1,0 +1,143 @@
+"""What a client sends to TF Serving and what comes back, over gRPC and over REST. Opens no connection.
+
+Imports no TensorFlow, so that a client starts at once.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from export.client import protos
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+Ranked = list[tuple[str, float]]  # item id and score, best first
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be sent: bytes of the command line that are no UTF-8, and half a character, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def rectangle(histories: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The histories padded with "" to one length, at least 1.
+
+    A server with pad_variable_length_inputs pads a request with its first cell. Of several histories that would add an
+    item of the first to the others, so their rows begin with "".
+    """
+    lead = [""] if len(histories) > 1 else []
+    width = max([len(lead) + len(history) for history in histories] + [1])
+    return [[*lead, *history, *[""] * (width - len(lead) - len(history))] for history in histories]
+
+
+def example(history: Sequence[str]) -> bytes:
+    """A serialized tf.Example with the bytes feature `history`."""
+    message = protos.Example()
+    message.features.feature["history"].bytes_list.value.extend(item.encode() for item in history)
+    return message.SerializeToString(deterministic=True)
+
+
+def request_bytes(model: str, signature: str, histories: Sequence[Sequence[str]], version: int | None = None) -> bytes:
+    """The serialized PredictRequest of PredictionService.Predict."""
+    request = protos.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
+    if signature == "recommend_examples":
+        name, shape, values = "examples", [len(histories)], [example(history) for history in histories]
+    else:
+        rows = rectangle(histories)
+        name, shape = "history", [len(rows), len(rows[0]) if rows else 0]
+        values = [item.encode() for row in rows for item in row]
+    tensor = request.inputs[name]
+    tensor.dtype = protos.DT_STRING
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.string_val.extend(values)
+    return request.SerializeToString(deterministic=True)
+
+
+def decoded_response(response: bytes) -> list[Ranked]:
+    """Recommendations of a serialized PredictResponse, a list a history, without the "" behind the last one.
+
+    Raises:
+      ValueError: it is no answer of `recommend`.
+    """
+    try:
+        outputs = protos.PredictResponse.FromString(response).outputs
+    except DecodeError as error:
+        raise ValueError("the answer is no PredictResponse") from error
+    ids, scores = (_tensor(outputs[name]) if name in outputs else None for name in ("item_ids", "scores"))
+    return _rankings(ids, scores)
+
+
+def _tensor(tensor: Any) -> Any:
+    """The nested lists of a string or float32 TensorProto, as tf.make_ndarray would give them."""
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.dtype == protos.DT_STRING:
+        values = np.array([value.decode() for value in tensor.string_val], object)
+    elif tensor.dtype == protos.DT_FLOAT:
+        values = np.frombuffer(tensor.tensor_content, "<f4") if tensor.tensor_content else np.array(tensor.float_val)
+    else:
+        return None
+    missing = math.prod(shape) - len(values)
+    if missing > 0 and len(values):  # a TensorProto may leave out repeats of its last value
+        values = np.concatenate([values, values[-1:].repeat(missing)])
+    return values.reshape(shape).tolist()
+
+
+def rest_body(signature: str, histories: Sequence[Sequence[str]], row_format: bool = True) -> str:
+    """The JSON of POST /v1/models/NAME:predict: `instances` (a history a row) or `inputs` (a tensor, column format)."""
+    if signature == "recommend_examples":
+        values: list[Any] = [{"b64": base64.b64encode(example(h)).decode()} for h in histories]
+        rows: list[Any] = [{"examples": value} for value in values]
+        name = "examples"
+    else:
+        values = rectangle(histories)
+        rows, name = [{"history": row} for row in values], "history"
+    body = {"instances": rows} if row_format else {"inputs": {name: values}}
+    return json.dumps({"signature_name": signature, **body}, ensure_ascii=False)
+
+
+def decoded_json(text: bytes) -> list[Ranked]:
+    """Recommendations of a REST answer in either format.
+
+    Raises:
+      ValueError: the server's own error, or no answer of `recommend`.
+    """
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the answer is no JSON") from error
+    if not isinstance(answer, dict):
+        answer = {}
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    rows, columns = answer.get("predictions"), answer.get("outputs")
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        columns = {name: [row.get(name) for row in rows] for name in ("item_ids", "scores")}
+    elif not isinstance(columns, dict):
+        columns = {}
+    return _rankings(columns.get("item_ids"), columns.get("scores"))
+
+
+def _rankings(ids: Any, scores: Any) -> list[Ranked]:
+    """Pairs two lists of lists, after a check that they are what `recommend` answers."""
+    if not (_all(list, [ids, scores]) and _all(list, [*ids, *scores]) and len(ids) == len(scores)):
+        raise ValueError("the answer lacks item_ids or scores, which `recommend` gives")
+    for row, values in zip(ids, scores, strict=True):
+        if not (len(row) == len(values) and _all(str, row) and _all((int, float), values)):
+            raise ValueError("item_ids and scores of the answer are no texts and numbers in pairs")
+    return [[pair for pair in zip(*row, strict=True) if pair[0]] for row in zip(ids, scores, strict=True)]
+
+
+def _all(kind: type | tuple[type, ...], values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)

@@ -1,0 +1,1 @@
+"""Scoring of whole files of histories, in parts."""

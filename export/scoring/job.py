@@ -1,0 +1,92 @@
+"""The output folder of a scoring job: _job.json says what the parts belong to, _SUCCESS that all of them are there.
+
+Spark, pandas and PyArrow skip files whose names begin with "_" or ".".
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from export import versions
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import written_aside
+
+JOB, SUCCESS = "_job.json", "_SUCCESS"
+_SAME = ("model_checksum", "input_name", "input_bytes", "input_modified_ns", "kind", "part_rows")
+Job = dict[str, Any]
+
+
+def read(folder: Path) -> Job | None:
+    """The job that was begun in `folder`; None in an empty folder."""
+    path = folder / JOB
+    if not path.exists():
+        if others := sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")):
+            raise UserError(f"{folder} is not empty (it holds {others[0]!r}) and has no {JOB}. Give another --output.")
+        return None
+    try:
+        job = json.loads(path.read_text(encoding="utf-8"))
+        return {name: job[name] for name in ("model", "version", *_SAME, "rows", "parts", "ids", "unknown_ids")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged. Give another --output.") from error
+
+
+def write(folder: Path, job: Job) -> None:
+    with written_aside(folder / JOB) as aside:
+        aside.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
+
+
+def version_of(model: Path, job: Job | None) -> Path:
+    """The SavedModel to score with: of a folder of versions the one that the job began with, or the newest.
+
+    Raises:
+      UserError: that version is gone.
+    """
+    if job is None or _is_saved_model(model):
+        return versions.newest_in(model)
+    version = model / job["version"]
+    if not _is_saved_model(version):
+        raise UserError(
+            f"The job was begun with {version}, which is gone. Put it back, or give another --output to start anew."
+        )
+    return version
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file()
+
+
+def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:
+    """What the parts belong to: the model's bytes, the input by name, size and time, and the settings."""
+    checksum = hashlib.sha256()
+    for name in ("saved_model.pb", "variables/variables.index", "assets/item_ids.txt"):
+        if not (version / name).is_file():
+            raise UserError(f"{version} has no {name}. Give a SavedModel that export.main wrote.")
+        checksum.update((version / name).read_bytes())  # the index holds a checksum of each variable
+    status = source.stat()
+    return {
+        "model": str(version.parent.absolute()),
+        "version": version.name,
+        "model_checksum": checksum.hexdigest()[:16],
+        "input_name": source.name,
+        "input_bytes": status.st_size,
+        "input_modified_ns": status.st_mtime_ns,
+        "kind": kind,
+        "part_rows": part_rows,
+    }
+
+
+def check_same(folder: Path, begun: Job, now: Job) -> None:
+    """Raises UserError where the job in `folder` is another one than the one that is asked for now."""
+    if changed := [f"{name} was {begun[name]}, is {now[name]}" for name in _SAME if begun[name] != now[name]]:
+        raise UserError(f"{folder} holds the parts of another job ({'; '.join(changed)}). Give another --output.")
+
+
+def missing_parts(folder: Path, begun: Job) -> list[Path]:
+    """The parts of the job that are not there."""
+    paths = [part(folder, number, begun["kind"]) for number in range(begun["parts"])]
+    return [path for path in paths if not path.exists()]
+
+
+def part(folder: Path, number: int, kind: str) -> Path:
+    return folder / f"part-{number:06d}.{kind}"

@@ -1,0 +1,136 @@
+"""Scoring a file of histories: a job that can be interrupted and resumed."""
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export import catalogue, versions
+from export.client.messages import is_utf8
+from export.scoring import history_files, job, recommendation_files
+from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import locked, written_aside
+
+if TYPE_CHECKING:
+    from export.scoring import loaded_model
+else:
+    loaded_model = LazyModule("export.scoring.loaded_model")
+
+_CELLS = 1 << 20  # histories × length of the longest
+
+
+def score_file(
+    model: Path, source: Path, folder: Path, kind: str = "", batch_size: int = 256, part_rows: int = 16384
+) -> None:
+    """Writes recommendations for the rows of `source` as parts in `folder`, those that are not there yet.
+
+    Args:
+      model: a SavedModel version, or the folder of versions: the newest is taken, or the one that a job in `folder`
+        began with.
+      source, folder, kind, batch_size, part_rows: as the flags.
+    """
+    for path in (model, source, folder):
+        if not is_utf8(str(path)):
+            raise UserError(f"{path}: the path is not UTF-8, which TensorFlow and PyArrow need. Rename it.")
+    history_files.check_file(source)
+    kind = kind or history_files.kind_of(source)
+    if folder.is_dir():
+        job.read(folder)  # refuses the user's own folder before a lock file is put into it
+    with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
+        begun = job.read(folder)
+        version = job.version_of(model, begun)
+        described = job.describe(version, source, kind, part_rows)
+        if begun:
+            job.check_same(folder, begun, described)
+            missing, finished = job.missing_parts(folder, begun), (folder / job.SUCCESS).exists()
+            if finished and not missing:
+                print(f"{_summary(folder, begun)}{_newer(model, version)}")
+                return
+            print(_resumes(folder, begun, missing, finished))
+            (folder / job.SUCCESS).unlink(missing_ok=True)
+        item_ids = catalogue.item_ids(version)
+        survey = history_files.survey(source, item_ids)
+        recommendation_files.check_users(kind, survey)
+        unknown = catalogue.unknown_line(survey.ids, survey.unknown)
+        print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
+        ask, size = loaded_model.recommender(version, len(item_ids), batch_size)
+        del item_ids
+        described |= {"rows": survey.rows, "parts": max(1, math.ceil(survey.rows / part_rows))}
+        described |= {"ids": survey.ids, "unknown_ids": survey.unknown}
+        job.write(folder, described)
+        try:
+            _write_parts(folder, described, source, survey.user_types, ask, size)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("The same command makes the parts that are missing.") from interrupt
+        if source.stat().st_mtime_ns != described["input_modified_ns"]:
+            raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
+        with written_aside(folder / job.SUCCESS) as aside:
+            aside.write_text(f"{described['parts']} parts\n")
+        print(_summary(folder, described))
+
+
+def _summary(folder: Path, described: job.Job) -> str:
+    model = Path(described["model"]) / described["version"]
+    made = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
+    return f"{made} {catalogue.unknown_line(job['ids'], job['unknown_ids'])}"
+
+
+def _resumes(folder: Path, begun: job.Job, missing: list[Path], finished: bool) -> str:
+    if finished:
+        named = ", ".join([path.name for path in missing[:3]] + ["…"] * (len(missing) > 3))
+        return f"{folder} was complete, but parts of it are missing: {named}. They are made again."
+    model, parts = Path(begun["model"]) / begun["version"], begun["parts"]
+    return f"{folder} goes on with {model}: {parts - len(missing)} of {parts} parts are there."
+
+
+def _newer(model: Path, version: Path) -> str:
+    newest = versions.newest_in(model)
+    return "" if newest == version else f" To score with {newest}, give another --output."
+
+
+def _write_parts(
+    folder: Path,
+    described: job.Job,
+    source: Path,
+    user_types: tuple[Any, ...],
+    ask: Callable[[list[list[str]]], tuple[np.ndarray, np.ndarray]],
+    size: int,
+) -> None:
+    rows = history_files.rows(source)
+    done, answered, start, shown = 0, 0, time.perf_counter(), 0.0
+    for number in range(described["parts"]):
+        part = itertools.islice(rows, described["part_rows"])
+        path = job.part(folder, number, described["kind"])
+        if path.exists():
+            done += sum(1 for _ in part)
+            continue
+        with written_aside(path) as aside, recommendation_files.Writer(aside, described["kind"], user_types) as writer:
+            for batch in _requests(part, size):
+                writer.write([row.user for row in batch], *ask([row.history for row in batch]))
+                done, answered, now = done + len(batch), answered + len(batch), time.perf_counter()
+                if now - shown >= 1 or done == described["rows"]:
+                    rate = answered / (now - start)
+                    text = f"\r{done:,} of {described['rows']:,} rows, {rate:,.0f} a second "
+                    print(text, end="", file=sys.stderr, flush=True)
+                    shown = now
+    print(file=sys.stderr)
+
+
+def _requests(rows: Iterable[history_files.Row], size: int) -> Iterator[list[history_files.Row]]:
+    """The rows in batches of at most `size` rows and _CELLS ids, padding included."""
+    batch: list[history_files.Row] = []
+    longest = 1
+    for row in rows:
+        longest = max(longest, len(row.history))
+        if batch and (len(batch) == size or (len(batch) + 1) * longest > _CELLS):
+            yield batch
+            batch, longest = [], max(len(row.history), 1)
+        batch.append(row)
+    if batch:
+        yield batch

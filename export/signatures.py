@@ -1,0 +1,84 @@
+"""The signatures of the SavedModel: from histories of raw item ids to scores, recommendations and embeddings.
+
+A new signature is a subclass of `Signature` that is registered in `vae_cf_tf.registries.SIGNATURES`.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from export.client import messages
+from export.served_model import ServedModel
+
+
+class Signature(abc.ABC):
+    """A function of the SavedModel.
+
+    Args:
+      model: what it asks.
+    """
+
+    inputs: ClassVar[Sequence[tf.TensorSpec]]
+    """Its arguments, in order, with their names."""
+
+    def __init__(self, model: ServedModel):
+        self.model = model
+
+    @abc.abstractmethod
+    def __call__(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The outputs by their names. It is traced once, when the model is exported."""
+
+    @classmethod
+    @abc.abstractmethod
+    def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Values of the inputs that ask about these histories of raw item ids. The warm-up requests are made of them."""
+
+
+class OfHistories(Signature):
+    """A signature whose input is `history`, string [batch, length], raw item ids.
+
+    "" is padding. Ids that are not in the catalogue and repeats change nothing, and order does not matter.
+    """
+
+    inputs = (tf.TensorSpec([None, None], tf.string, name="history"),)
+
+    @classmethod
+    def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
+        return {"history": messages.rectangle(histories)}
+
+
+class Scores(OfHistories):
+    """`scores`, float32 [batch, items]: log-probabilities of all items, in the order of item_ids.txt."""
+
+    def __call__(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": self.model.log_probs(*self.model.known_items(history))}
+
+
+class Recommend(OfHistories):
+    """`item_ids`, string [batch, k], and `scores`, float32 [batch, k]: the best items that are not in the history."""
+
+    def __call__(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self.model.best_unseen(*self.model.known_items(history))
+
+
+class RecommendExamples(Signature):
+    """As `Recommend`, for serialized tf.Examples with the bytes feature `history`, which need no padding."""
+
+    inputs = (tf.TensorSpec([None], tf.string, name="examples"),)
+
+    def __call__(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        history = tf.io.parse_example(examples, {"history": tf.io.RaggedFeature(tf.string)})["history"]
+        return self.model.best_unseen(*self.model.known_items(history))
+
+    @classmethod
+    def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
+        return {"examples": [messages.example(history) for history in histories]}
+
+
+class Embed(OfHistories):
+    """`embedding`, float32 [batch, latent]: posterior means of all latent variables."""
+
+    def __call__(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": self.model.embedding(*self.model.known_items(history))}

@@ -1,0 +1,163 @@
+"""A sweep's results for people: results.md, results.png, and results.json for everything else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from trainers import plotting
+from trainers.sweep.plans import described
+from trainers.sweep.results import DECIDES, METRICS
+from vae_cf_tf.files import written_aside
+from vae_cf_tf.settings.settings import written
+
+Found = dict[str, Any]
+
+
+def write(found: Found, sweep_dir: Path, failed: Mapping[str, str]) -> None:
+    """Writes the three files; `found` is what `collect` returned."""
+    if not found["configurations"]:
+        return
+    contents = {
+        "results.json": (json.dumps(found | {"failed": dict(failed)}, indent=1) + "\n").encode(),
+        "results.png": _plot(found),
+        "results.md": markdown(found, failed).encode(),
+    }
+    for name, content in contents.items():
+        with written_aside(sweep_dir / name) as aside:
+            aside.write_bytes(content)
+
+
+def markdown(found: Found, failed: Mapping[str, str]) -> str:
+    """The tables, the best configuration first where the sweep is a search."""
+    rows = _ordered(found)
+    names = _differing(rows)
+    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
+    lines = ["# Sweep", "", f"{found['finished']} of {found['runs']} runs; seeds {', '.join(map(str, seeds))}.", ""]
+    lines += [f"{_constant(found)}", ""]
+    for part in found["parts"]:
+        lines += [f"## {part.capitalize()}: mean ± standard error over seeds", ""]
+        lines += _table([*names, "seeds", *map(_metric, METRICS)], [
+            [*_cells(row, names), str(len(row["runs"])), *(_mean(row[part][m]) for m in METRICS)]
+            for row in rows
+        ] + [
+            [name, *[""] * (len(names) - 1), "", *(f"{figures[part][m]['mean']:.4f}" for m in METRICS)]
+            for name, figures in found["baselines"].items()
+        ])  # fmt: skip
+    for part in found["parts"]:
+        compared = [row for row in rows if row["difference"]]
+        if compared:
+            lines += [f"## {part.capitalize()}: paired difference from the reference, with 95 % interval", ""]
+            lines += _table([*names, *map(_metric, METRICS)], [
+                [*_cells(row, names), *(_difference(row["difference"][part][m]) for m in METRICS)]
+                for row in compared
+            ])  # fmt: skip
+            same = f"the one with {described(found['reference'])} and otherwise its own settings"
+            of = same if found["reference"] else f"the best on validation, {described(_best(found)['settings'])}"
+            lines += [f"The reference of a configuration is {of}.", ""]
+    lines += [
+        "A difference is the mean over the users of the difference between two configurations, each a user's mean over "
+        "its seeds; the interval resamples the users (bootstrap). It tells what other users would change, not what "
+        "other seeds would: that is the standard error over seeds above.",
+        "",
+    ]
+    if "test" not in found["parts"]:
+        lines += ["The best of many owes a part of its figure to chance: report it on test users, once.", ""]
+    best = _best(found)
+    lines += [
+        f"Best on validation ({_metric(DECIDES)} {best['validation'][DECIDES]['mean']:.4f}):",
+        "",
+        f"    python -m trainers.main {best['flags']}",
+        "",
+    ]
+    if failed:
+        lines += ["## Failed", "", *(f"- {folder}: {error}" for folder, error in failed.items()), ""]
+    return "\n".join(lines)
+
+
+def _differing(rows: Sequence[Found]) -> list[str]:
+    """The settings that tell the configurations apart: those that vary, then those that --where set."""
+    settings = [row["all_settings"] for row in rows]
+    names = [n for n in settings[0] if any(s[n] != settings[0][n] for s in settings)] or list(rows[0]["settings"])
+    varied = list(rows[0]["settings"])
+    return sorted(names, key=lambda n: varied.index(n) if n in varied else len(varied))
+
+
+def _cells(row: Found, names: Sequence[str]) -> list[str]:
+    return [written(row["all_settings"][name]) for name in names]
+
+
+def _best(found: Found) -> Found:
+    return next(row for row in found["configurations"] if row["name"] == found["best_on_validation"])
+
+
+def _ordered(found: Found) -> list[Found]:
+    rows = found["configurations"]
+    if "test" in found["parts"]:
+        return rows
+    return sorted(rows, key=lambda row: -row["validation"][DECIDES]["mean"])
+
+
+def _constant(found: Found) -> str:
+    """The settings of data, model and training that all configurations share."""
+    rows = found["configurations"]
+    hidden = {*_differing(rows), "eval_batch_size", "checkpoint_seconds", "ease_l2", "ease_max_items"}
+    same = {n: v for n, v in rows[0]["all_settings"].items() if n not in hidden and v != ""}
+    return "All with " + ", ".join(f"`--{name}={written(value)}`" for name, value in same.items()) + "."
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines] + [""]
+
+
+def _metric(name: str) -> str:
+    return name.replace("ndcg", "NDCG").replace("recall", "Recall")
+
+
+def _mean(figure: Mapping[str, float | None]) -> str:
+    return f"{figure['mean']:.4f}" + ("" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}")
+
+
+def _difference(d: Mapping[str, float]) -> str:
+    return f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]".replace("-", "−")
+
+
+def _plot(found: Found) -> bytes:
+    """Left, each run and the mean over seeds; right, the paired differences."""
+    rows, part = _ordered(found), found["parts"][0]
+    first, names = list(dict.fromkeys(_group(row) for row in rows)), _differing(rows)
+
+    def draw(left: Axes, right: Axes) -> None:
+        for y, row in zip(range(len(rows))[::-1], rows, strict=True):
+            colour = f"C{first.index(_group(row)) % 5}"
+            mean = row[part][DECIDES]
+            left.plot([run[part][DECIDES] for run in row["runs"]], [y] * len(row["runs"]), "|", color=colour, alpha=0.7)
+            left.errorbar(mean["mean"], y, xerr=mean["stderr"], fmt="o", color=colour, markersize=5, capsize=2.5)
+            if row["difference"]:
+                d = row["difference"][part][DECIDES]
+                right.errorbar(d["mean"], y, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
+                               color=colour, markersize=5, capsize=2.5)  # fmt: skip
+        for i, (name, figures) in enumerate((n, f) for n, f in found["baselines"].items() if n != "popularity"):
+            left.axvline(figures[part][DECIDES]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=name)
+            left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        right.axvline(0, color="C4", linewidth=1)
+        left.set_yticks(range(len(rows))[::-1], [_label(row, names) for row in rows])
+        left.set_ylim(-0.7, len(rows) - 0.3)
+        left.set_xlabel(f"{part} {_metric(DECIDES)}: runs, mean ± s.e.")
+        right.set_xlabel("paired difference, 95 % interval")
+
+    return plotting.png(draw, size=(9.5, 1.3 + 0.27 * len(rows)), panels=2, dpi=150)
+
+
+def _group(row: Found) -> tuple:
+    """What a row's colour tells: the latent structure and the prior, or else the first setting."""
+    settings = row["settings"]
+    return tuple(settings[n] for n in ("latent", "prior") if n in settings) or (next(iter(settings.values())),)
+
+
+def _label(row: Found, names: Sequence[str]) -> str:
+    values = row["all_settings"]
+    return " · ".join(values[n] if isinstance(values[n], str) else f"{n} {written(values[n])}" for n in names)

@@ -1,0 +1,60 @@
+"""One run of a sweep, or its baselines, in a process of its own.
+
+Its flags are those of trainers.main. It lives as long as the sweep that started it: standard input is a pipe from there
+that only closes.
+"""
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from trainers.main import define_flags as define_settings
+from trainers.main import settings_from_flags
+from trainers.prepare import prepared_split
+from vae_cf_tf.cli import commands
+from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.say import print_line
+
+if TYPE_CHECKING:
+    from trainers import evaluate
+    from trainers.sweep import train_one
+else:
+    evaluate, train_one = LazyModule("trainers.evaluate"), LazyModule("trainers.sweep.train_one")
+
+TASKS, KEEPS = ("run", "baselines"), ("results", "weights", "all")
+
+
+def define_flags() -> None:
+    define_settings()
+    flags.DEFINE_enum("task", "run", TASKS, "What is done.")
+    flags.DEFINE_enum("keep", "weights", KEEPS, "What stays of a finished run.")
+
+
+def main(argv: list[str]) -> None:
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    settings = settings_from_flags()
+    workdir = Workdir(settings.run.workdir)
+    if flags.FLAGS.task == "baselines":  # the sweep holds this folder's lock
+        evaluate.evaluate_baselines(settings.evaluation, workdir, workdir.split(), print_line)
+        return
+    with workdir.locked():
+        split = prepared_split(settings, workdir, frozenset(), print_line)
+        train_one.train_one(settings, workdir, split, flags.FLAGS.keep)
+
+
+def _end_with_the_sweep() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(3)
+
+
+def run() -> int:
+    return commands.run(main, define_flags)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,73 @@
+"""What a baseline and an item–item model are."""
+
+import abc
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
+
+Scores = Callable[[sp.csr_matrix], np.ndarray]
+"""From histories, [users, items], to scores of the same shape."""
+
+
+class Skipped(Exception):
+    """Why a baseline is left out, in a sentence for people."""
+
+
+class Baseline(abc.ABC):
+    """What a deep model has to beat. A subclass is made by its own settings, as keywords, and has a line in
+    `vae_cf_tf.registries`."""
+
+    description: ClassVar[str]
+    """What it does, to follow its label in a sentence."""
+
+    @classmethod
+    @abc.abstractmethod
+    def candidates(cls, settings: EvaluationSettings, num_items: int) -> list["Baseline"]:
+        """Those that are tried; the best on validation users is reported.
+
+        Raises:
+          Skipped: the data or the settings leave it out.
+        """
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keywords that make this baseline again."""
+        return {}
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """What people read."""
+
+    @abc.abstractmethod
+    def fit(self, train: sp.csr_matrix) -> Scores:
+        """Fits it to training users, [users, items]. Raises UserError where they do not allow it."""
+
+
+class RowBlock(NamedTuple):
+    """Some rows of an item–item matrix B, in the columns in which they may differ from 0."""
+
+    rows: np.ndarray  # int [n]
+    columns: np.ndarray  # int [m]
+    values: np.ndarray  # float [n, m]
+
+
+class ItemItemModel(abc.ABC):
+    """A linear model from items to items: scores xB, with a zero diagonal. It stands beside the network."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_settings(cls, settings: ItemItemSettings) -> "ItemItemModel":
+        """The model of these settings."""
+
+    @abc.abstractmethod
+    def fit(self, train: sp.csr_matrix) -> Iterator[RowBlock]:
+        """B of training users, [users, items], block by block; a row that is in no block is 0.
+
+        Raises:
+          UserError: the users or the settings do not allow it.
+        """

@@ -1,0 +1,22 @@
+"""The popularity baseline."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from vae_cf_tf.linear.base import Baseline, Scores
+from vae_cf_tf.settings import EvaluationSettings
+
+
+class Popularity(Baseline):
+    """Scores every item by its number of training users."""
+
+    description = "recommends to everyone the items that most training users have"
+    label = "popularity"
+
+    @classmethod
+    def candidates(cls, settings: EvaluationSettings, num_items: int) -> list[Baseline]:
+        return [cls()]
+
+    def fit(self, train: sp.csr_matrix) -> Scores:
+        counts = np.asarray(train.sum(axis=0), np.float64).ravel()
+        return lambda fold_in: np.broadcast_to(counts, fold_in.shape)

@@ -1,0 +1,1 @@
+"""Models and what they are made of: histories, blocks, encoders, decoders, priors, likelihoods."""

@@ -1,0 +1,83 @@
+"""The multinomial likelihood, whole and sampled."""
+
+import tensorflow as tf
+
+from vae_cf_tf.models.histories import rows_of
+from vae_cf_tf.models.likelihoods.base import Likelihood
+
+
+class Multinomial(Likelihood):
+    """Σ_i x_i log softmax(f)_i: the multinomial log-likelihood up to its coefficient (Liang et al. 2018, equation 2).
+
+    Differs from `tfd.Multinomial` in that log N! − Σ log x_i!, a constant for training and the larger part of its cost,
+    is left out, and that N is taken from x.
+
+    Example:
+      >>> Multinomial(tf.math.log([[0.5, 0.25, 0.25]])).log_prob([[1.0, 1.0, 0.0]]).numpy().round(3)
+      array([-2.079], dtype=float32)
+    """
+
+    def __init__(self, f: tf.Tensor, name: str = "Multinomial"):
+        super().__init__(f, dict(locals()), name)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(x * tf.nn.log_softmax(self._f), axis=-1)
+
+    def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        return _sum_of_log_softmax(self._f, histories.values, rows_of(histories))
+
+    @staticmethod
+    def sampled_log_prob(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_inclusion: tf.Tensor) -> tf.Tensor:
+        """Σ log softmax over the catalogue of each row's items, estimated from candidates that hold all of them.
+
+        Σ_i x_i (f_i − log Ẑ), Ẑ = Σ_{i∈x} exp f_i + Σ_{j∈C∖x} exp(f_j) / p_j: a row's own items count as they are,
+        every other candidate for 1/p_j items, p_j being its probability to be one (Horvitz & Thompson 1952), so that Ẑ
+        has the true sum as its mean. With all items as candidates and p = 1 it is the log-likelihood itself. The
+        correction by log p_j is that of sampled softmax (Jean et al. 2015, section 3), for sampling without
+        replacement.
+
+        Args:
+          f: float [batch, C], of the candidates.
+          rows, places: int32 [items of the batch]: the row of each of the batch's items, and its place among the
+            candidates.
+          log_inclusion: log p, float [C].
+
+        Returns:
+          float [batch].
+        """
+        own, lengths, picked = _own_items(f, places, rows)
+        counted = tf.tensor_scatter_nd_add(f - log_inclusion, own, tf.gather(log_inclusion, places))
+        return picked - lengths * tf.reduce_logsumexp(counted, axis=1)
+
+
+def _own_items(f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The places of each row's own items in f, int32 [items of the batch, 2]; how many, and the sum of f there, by
+    row."""
+    place, batch = tf.stack([rows, columns], axis=1), tf.shape(f)[0]
+    lengths = tf.math.unsorted_segment_sum(tf.ones_like(columns, f.dtype), rows, batch)
+    return place, lengths, tf.math.unsorted_segment_sum(tf.gather_nd(f, place), rows, batch)
+
+
+@tf.custom_gradient
+def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
+    """Σ log softmax(f) over the `items` of each row, in four passes over f and its gradient.
+
+    TensorFlow's fused cross-entropy kernels took 78 ms for [500, 20,108] on 2 cores, and automatic differentiation of a
+    dense x·log_softmax(f) as long; this takes 20.
+    """
+    exponential, total, largest = _exponentials(f)
+    place, lengths, picked = _own_items(f, items, rows)
+
+    def gradient(upstream):
+        expected = exponential * (-upstream * lengths / total)[:, None]
+        return tf.tensor_scatter_nd_add(expected, place, tf.gather(upstream, rows)), None, None
+
+    return picked - lengths * (largest + tf.math.log(total)), gradient
+
+
+@tf.function(jit_compile=True)
+def _exponentials(f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """exp(f − max f), [batch, items], its sum and max f, [batch] each: XLA reads f twice and writes once."""
+    largest = tf.reduce_max(f, axis=1)
+    exponential = tf.exp(f - largest[:, None])
+    return exponential, tf.reduce_sum(exponential, axis=1), largest

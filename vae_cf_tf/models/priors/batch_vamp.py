@@ -1,0 +1,30 @@
+"""A prior over the other users of a training batch."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_cf_tf.models.distributions import MixtureOfNormals
+from vae_cf_tf.models.priors.base import PriorContext
+from vae_cf_tf.models.priors.user_vamp import UserVampPrior
+
+tfd = tfp.distributions
+
+
+class BatchVampPrior(UserVampPrior):
+    """In training, for each user of a batch: 1/(B−1) Σ_{b≠u} q(z|x_b), a mixture of the posteriors of the others.
+
+    The VampPrior stands in for the mixture of all users' posteriors, the optimal prior, at K learned points (Tomczak &
+    Welling 2018, equations 8 and 9). This estimates that mixture from the users at hand, whose posteriors are known
+    already, so that it costs only its density. Differs from `UserVampPrior` in that components are new in every step
+    and pass on gradients. Outside training, and for a batch of one user, who has no others, it is that prior.
+    """
+
+    title = "Vamp over the batch"
+
+    def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
+        if context.posterior is None:
+            return super().distribution(context)
+        posterior, size = context.posterior, tf.shape(context.posterior[0])[0]
+        users = tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances)
+        parameters = tf.cond(size > 1, lambda: posterior, lambda: users)
+        return MixtureOfNormals(*parameters, left_out=tf.where(size > 1, tf.range(size), -1))

@@ -1,0 +1,232 @@
+"""Paths and file formats of one training run."""
+
+import contextlib
+import csv
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vae_cf_tf import files
+from vae_cf_tf.data import source
+from vae_cf_tf.data.split import PARTS, SPLIT_FILE, Split
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.evaluation.metrics import MAIN, METRICS
+from vae_cf_tf.files import written_aside
+from vae_cf_tf.registries import BASELINES
+from vae_cf_tf.settings import EvaluationSettings, Settings
+from vae_cf_tf.settings.settings import OldVersion, written
+
+
+class Workdir:
+    """The folder of a run. docs/training.md lists its files.
+
+    Args:
+      path: the folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.settings_file = self.path / "config.json"
+        self.source = self.path / "source.json"  # the files that the data was read from
+        self.checkpoint = self.path / "checkpoint.npz"  # to resume from
+        self.best = self.path / "best.npz"  # weights of the best epoch
+        self.item_item = self.path / "item_path.npz"  # the item–item model beside it, where the settings have one
+        self.history = self.path / "history.csv"
+        self.metrics = self.path / "metrics.json"
+        self.baselines = self.path / "baselines.json"
+        self.tensorboard = self.path / "tensorboard"
+
+    def locked(self) -> contextlib.AbstractContextManager[int]:
+        """Keeps other processes from training in this folder."""
+        return files.locked(
+            self.path, f"Another process is at work in {self.path}. Wait for it to end, or give another --workdir."
+        )
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raises UserError where the folder holds a run of other settings; the data is compared by `check_data`."""
+        if not self.settings_file.exists():
+            return
+        stored = self.settings()
+        names = [name for name in stored.differences(settings) if name not in ("data", "dataset")]
+        if names:
+            differing = (f"--{n}={written(stored[n])} there, --{n}={written(settings[n])} here" for n in names)
+            raise UserError(
+                f"{self.path} was trained with other settings: {'; '.join(differing)}. Give another --workdir, or the "
+                "settings of that run."
+            )
+
+    def check_data(self, settings: Settings) -> None:
+        """Raises UserError where the folder holds a run on other data, compared by content: files may have moved."""
+        if not self.settings_file.exists():
+            return
+        stored = self.settings().data
+        if self.source.exists():
+            moved = stored.data != settings.data.data
+            changed = source.difference(self.read_source(), settings.data, moved)
+        else:
+            before, now = (other.data or other.dataset or "the embedded data set" for other in (stored, settings.data))
+            changed = f"the data was {before} and is {now}" if before != now else None
+        if changed:
+            raise UserError(
+                f"{self.path} was trained on other data: {changed}. Give another --workdir for the data of today."
+            )
+
+    def claim_data(self, split: Split, described: dict[str, Any]) -> None:
+        """Keeps the data, and what it was read from; called when it is known to be good."""
+        write_json(self.source, described)
+        split.save(self.path)
+
+    def claim(self, settings: Settings) -> None:
+        """Makes the folder that of a run of these settings."""
+        with written_aside(self.settings_file) as aside:
+            aside.write_text(settings.to_json(), encoding="utf-8")
+
+    def read_source(self) -> dict[str, Any]:
+        """What `source.describe` gave when the data was read.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        try:
+            described = json.loads(self.source.read_text(encoding="utf-8"))
+            _ = described["name"], described["content"], [file["name"] for file in described["files"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.source} is damaged ({error}). Delete it to go on with the run's data.") from error
+        return described
+
+    def settings(self) -> Settings:
+        """The settings of the run.
+
+        Raises:
+          UserError: the folder is no run's, the file is damaged, or an earlier version of the package wrote it.
+        """
+        if not self.settings_file.exists():
+            raise UserError(
+                f"{self.path} is not the workdir of a run: it has no {self.settings_file.name}. Train one first."
+            )
+        try:
+            return Settings.from_json(self.settings_file.read_text(encoding="utf-8"))
+        except OldVersion as error:
+            raise UserError(
+                f"The run in {self.path} was trained by vae_cf_tf 0.1, whose files this version does not read. Give "
+                "another --workdir, or install that version."
+            ) from error
+        except (ValueError, UserError) as error:
+            raise UserError(f"{self.settings_file} cannot be read ({error}). Give another --workdir.") from error
+
+    def has_split(self) -> bool:
+        return (self.path / SPLIT_FILE).exists()
+
+    def split(self) -> Split:
+        """The data that the run was trained and judged on."""
+        return Split.load(self.path)
+
+    def write_history(self, rows: Iterable[dict[str, Any]]) -> None:
+        rows = list(rows)
+        with written_aside(self.history) as aside, open(aside, "w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def read_history(self) -> dict[str, list[float]]:
+        """history.csv by column.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        try:
+            with open(self.history, newline="", encoding="utf-8") as f:
+                rows = list(csv.DictReader(f))
+            columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
+            _ = [columns[name] for name in _HISTORY_COLUMNS]
+            return columns
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.history} cannot be read ({error!r}). Start trainers.main again with the same settings; it is "
+                "written anew."
+            ) from error
+
+    def read_metrics(self) -> dict[str, Any]:
+        """What metrics.json holds.
+
+        Raises:
+          UserError: the run is not finished, or the file is damaged.
+        """
+        try:
+            values = json.loads(self.metrics.read_text(encoding="utf-8"))
+            for name, kind in _METRICS_FIELDS.items():
+                if not isinstance(values[name], kind):
+                    raise TypeError(f"{name} is {values[name]!r}")
+            datetime.datetime.fromisoformat(values["finished"])
+            for figures in (values, *values["baselines"]):
+                check_figures(figures)
+            for baseline in values["baselines"]:
+                check_baseline(baseline)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"The run in {self.path} is not finished: it has no {self.metrics.name}. Start trainers.main again "
+                "with the same settings."
+            ) from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(
+                f"{self.metrics} is damaged ({error}). Start trainers.main again with the same settings; it is written "
+                "anew."
+            ) from error
+        return values
+
+    def read_baselines(self, settings: EvaluationSettings) -> list[dict[str, Any]] | None:
+        """The figures of baselines that were evaluated with these settings; None where they are to be made (again)."""
+        try:
+            stored = json.loads(self.baselines.read_text(encoding="utf-8"))
+            for baseline in stored["baselines"]:
+                check_baseline(baseline)
+            return stored["baselines"] if stored["settings"] == _of_baselines(settings) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_baselines(self, settings: EvaluationSettings, baselines: list[dict[str, Any]]) -> None:
+        write_json(self.baselines, {"settings": _of_baselines(settings), "baselines": baselines})
+
+    def write_metrics(self, values: dict[str, Any]) -> None:
+        write_json(self.metrics, values)
+
+
+_METRICS_FIELDS: dict[str, type | tuple[type, ...]] = {
+    **{"best_epoch": int, "epochs": int, "seconds_per_epoch": (int, float), "users_per_second": (int, float)},
+    **{"peak_rss_mb": (int, float), "config": dict, "versions": dict, "baselines": list},
+    **dict.fromkeys(("note", "finished", "data_fingerprint", "model_id"), str),
+}
+"""What metrics.json has beside the metrics of each part."""
+_HISTORY_COLUMNS = ("epoch", "beta", "loss", "nll", "kl", "seconds", "val_nll", "val_kl", f"val_{MAIN}")
+
+
+def _of_baselines(settings: EvaluationSettings) -> dict[str, Any]:
+    """What the figures of the baselines depend on."""
+    values = {name: value for name, value in vars(settings).items() if name != "eval_batch_size"}
+    return values | {"names": list(BASELINES.names())}
+
+
+def check_figures(figures: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError unless each part has mean and standard error of each metric."""
+    for part in PARTS:
+        for name in METRICS:
+            _ = figures[part][name]["mean"] + figures[part][name]["stderr"] + 0.0
+
+
+def check_baseline(baseline: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError for what is no baseline of metrics.json or baselines.json."""
+    _ = baseline["name"] + baseline["label"], {**baseline["settings"]}
+    check_figures(baseline)
+
+
+def write_json(path: Path, values: Any) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def identity(*parts: str) -> str:
+    """16 hexadecimal digits of several texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,210 @@
+"""What happens around the steps of `fit`: validation, the run's files, early stopping, and the watch for NaN."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_cf_tf import machine
+from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.evaluation.metrics import MAIN
+from vae_cf_tf.models import batches, tree
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.training import checkpoints
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends the run at the first step whose loss is NaN or infinite, with an error that names the step."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            step = int(self.model.optimizer.iterations.numpy())
+            raise UserError(
+                f"Training diverged at step {step}: the loss is {loss} and cannot recover. The workdir keeps the last "
+                "good epoch; lower --learning_rate or --beta_cap and give another --workdir."
+            )
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Ends training on Ctrl-C between two steps. Made by `interruptible`.
+
+    Raised wherever it strikes, KeyboardInterrupt may fall into a destructor's frame, where Python drops it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = False
+
+    def request(self, number: int, frame: Any) -> None:
+        """The handler of SIGINT; a second Ctrl-C ends the process at once."""
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible(where_it_resumes: Callable[[], str]) -> Iterator[StopOnInterrupt]:
+    """Within, Ctrl-C ends training between two steps, with a KeyboardInterrupt whose text is `where_it_resumes()`."""
+    callback, before = StopOnInterrupt(), signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()  # others receive no signals
+    if is_main:
+        signal.signal(signal.SIGINT, callback.request)
+    try:
+        yield callback
+        if callback.requested:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(where_it_resumes()) from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+class Validate(keras.callbacks.Callback):
+    """Evaluates the validation users after each epoch.
+
+    `figures` has their ranking metrics, their mean −log p(x|z) and KL at the posterior mean, unweighted, as Kim & Suh's
+    code logs them, and the seconds that the training part took. The main metric is added to Keras' logs.
+
+    Args:
+      held_out: the validation users.
+      batch_size: users at a time.
+    """
+
+    def __init__(self, held_out: HeldOut, batch_size: int):
+        super().__init__()
+        self.held_out, self.batch_size = held_out, batch_size
+        self.rank: ranking.Ranker | None = None
+        self.terms: Callable | None = None
+        self.started = self.ended = 0.0
+        self.figures: dict[str, float] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.rank = ranking.model_ranker(self.model)
+        self.terms = tf.function(self.model.terms, input_signature=[batches.HISTORIES])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.ended = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = ranking.evaluate(self.rank, self.held_out, self.batch_size)
+        self.figures = {f"val_{name}": float(np.mean(values)) for name, values in figures.items()}
+        users = ranking.users_at_once(self.batch_size, self.held_out.fold_in.shape[1])
+        terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, users)]
+        self.figures["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
+        self.figures["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
+        self.figures["seconds"] = self.ended - self.started
+        logs[f"val_{MAIN}"] = self.figures[f"val_{MAIN}"]
+
+
+class CheckpointAndEarlyStop(keras.callbacks.Callback):
+    """Saves the best epoch's weights and a checkpoint to resume from, writes history.csv, and stops training early.
+
+    Stopping follows Kim & Suh's code: after more than `patience` epochs without a better validation NDCG@100. Epochs
+    of β's warm-up do not count.
+
+    Args:
+      workdir: where to write.
+      validate: has the epoch's figures; comes before this callback.
+      patience: see above.
+      warmup_epochs: length of β's warm-up.
+      seconds: least time between two checkpoints.
+    """
+
+    def __init__(self, workdir: Workdir, validate: Validate, patience: int, warmup_epochs: float, seconds: float):
+        super().__init__()
+        self.workdir, self.validate = workdir, validate
+        self.patience, self.warmup_epochs, self.seconds = patience, warmup_epochs, seconds
+        self.rows: list[dict[str, Any]] = []
+        self.best, self.best_epoch, self.waited, self.stopped = -math.inf, 0, 0, False
+        self.peak_rss_mb = 0.0  # of all processes that trained
+        self.written = time.monotonic()
+        self.written_epoch = 0
+
+    def restore(self, model: Autoencoder, epochs: int, say: Callable[[str], None]) -> None:
+        """Takes up the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
+
+        The best epoch may be ahead of the checkpoint, if the process was killed between the two files. Training then
+        comes by it again.
+
+        Raises:
+          UserError: the checkpoint is damaged, or the best epoch is beyond `epochs`.
+        """
+        checkpoint, best = self.workdir.checkpoint, self.workdir.best
+        if best.exists() and (epoch := checkpoints.read_meta(best)["epoch"]) > epochs:
+            raise UserError(
+                f"The best epoch of the run in {self.workdir.path} is {epoch}, and --epochs={epochs} would train it "
+                f"again from the start. Give --epochs={epoch} or more, or another --workdir."
+            )
+        if checkpoint.exists() != best.exists():
+            missing = best if checkpoint.exists() else checkpoint
+            say(f"{missing} is missing: training starts from the first epoch.")
+        if not checkpoint.exists() or not best.exists():
+            return
+        meta = checkpoints.load(checkpoint, _everything(model))
+        for name in _STATE:
+            setattr(self, name, meta[name])
+        self.written_epoch = self.epochs_done
+        self.workdir.write_history(self.rows)
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.rows)
+
+    def where_it_resumes(self) -> str:
+        """What to tell a person who interrupts the training."""
+        if self.written_epoch:
+            return f"The same command goes on after epoch {self.written_epoch}."
+        return "No checkpoint was written yet: the same command starts from the first epoch."
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
+        self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
+        self.peak_rss_mb = max(self.peak_rss_mb, machine.peak_rss())
+        value = logs[f"val_{MAIN}"]
+        if value > self.best:
+            self.best, self.best_epoch, self.waited = value, epoch + 1, 0
+            checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": epoch + 1})
+        elif epoch + 1 >= self.warmup_epochs:
+            self.waited += 1
+        else:
+            self.waited = 0
+        self.stopped = self.waited > self.patience
+        self.model.stop_training = self.stopped
+        self.workdir.write_history(self.rows)
+        if self.stopped or time.monotonic() - self.written >= self.seconds:
+            self._write()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        checkpoints.save(
+            self.workdir.checkpoint, _everything(self.model), {name: getattr(self, name) for name in _STATE}
+        )
+        self.written, self.written_epoch = time.monotonic(), self.epochs_done
+
+
+_STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
+"""What a checkpoint holds of `CheckpointAndEarlyStop`, beside the variables."""
+
+
+def _everything(model: Autoencoder) -> tree.Variables:
+    return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer)

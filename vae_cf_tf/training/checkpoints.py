@@ -1,0 +1,83 @@
+"""Checkpoints: all variables of a run and the little else it needs to go on, in one file that is whole or absent.
+
+A checkpoint is an uncompressed .npz: the variables' values by name, and `meta`, a JSON text. Its container carries a
+checksum of every array, so that damage is noticed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import written_aside
+from vae_cf_tf.models.tree import Variables
+
+
+def optimizer_variables(optimizer: keras.Optimizer) -> Variables:
+    """The optimiser's step and moments."""
+    return {f"optimizer/{i:03d}_{v.name}": v for i, v in enumerate(optimizer.variables)}
+
+
+def save(path: str | os.PathLike, variables: Variables, meta: dict[str, Any]) -> None:
+    """Writes the variables' values and `meta` as `path`: aside first, then renamed."""
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # what np.savez writes, array by array
+        for name in ("meta", *variables):
+            value = np.asarray(json.dumps(meta) if name == "meta" else variables[name].value)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as f:
+                np.lib.format.write_array(f, value, allow_pickle=False)
+
+
+def load(path: str | os.PathLike, variables: Variables) -> dict[str, Any]:
+    """Assigns what `path` holds to the variables and returns its `meta`.
+
+    Raises:
+      UserError: the file is missing or damaged, or belongs to another model.
+    """
+    with _opened(path) as archive:
+        for name, variable in variables.items():
+            value = archive.get(name)
+            if value is None or value.shape != tuple(variable.shape):
+                raise UserError(
+                    f"The checkpoint {path} has no {name} of shape {tuple(variable.shape)}: it belongs to another "
+                    "model. Give the run another --workdir."
+                )
+            variable.assign(value)
+        return json.loads(str(archive["meta"]))
+
+
+def read_meta(path: str | os.PathLike) -> dict[str, Any]:
+    """The checkpoint's `meta` alone."""
+    with _opened(path) as archive:
+        return json.loads(str(archive["meta"]))
+
+
+def digest(path: str | os.PathLike) -> str:
+    """16 hexadecimal digits that checkpoints of equal content share: from the checksums that the file carries.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    with _opened(path) as archive:
+        parts = [[part.filename, part.CRC, part.file_size] for part in archive.zip.infolist()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+    try:
+        with np.load(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise UserError(f"The checkpoint {path} is missing. Train the run first, or restore a copy.") from error
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."
+        ) from error
