@@ -1,4 +1,4 @@
-"""What the tests share: quiet TensorFlow, small configurations, a toy log, and the shipped flagfiles."""
+"""What the tests share: quiet TensorFlow, small settings, a toy log, and the shipped flagfiles."""
 
 from pathlib import Path
 
@@ -8,19 +8,34 @@ import scipy.sparse as sp
 
 from vae_cf_tf.cli import quiet
 from vae_cf_tf.data.synthetic import synthetic_log
-from vae_cf_tf.settings.config import Config, flagfile_settings
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings.flagfiles import settings_in
 
 quiet.import_tensorflow()
 
+from vae_cf_tf.models.base import Autoencoder  # noqa: E402  (after TensorFlow was imported quietly)
+from vae_cf_tf.models.build import build  # noqa: E402
+from vae_cf_tf.training.compiling import compile_for  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
 FLAGFILES = sorted((ROOT / "trainers" / "flags").glob("*.flags")) + [ROOT / "vamp.flags"]
-EVCF = flagfile_settings(ROOT / "trainers" / "flags" / "evcf.flags")
+EVCF = settings_in(ROOT / "trainers" / "flags" / "evcf.flags")
 SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10}
 
 
-def small_config(path: Path, **settings) -> Config:
-    """A flagfile's configuration, at the size of a toy."""
-    return Config(**(flagfile_settings(path) | SMALL | settings))
+def small(path: Path, **settings) -> Settings:
+    """A flagfile's settings, at the size of a toy."""
+    return Settings.of(**(settings_in(path) | SMALL | settings))
+
+
+def built(settings: Settings, items: int, train: sp.csr_matrix | None = None) -> Autoencoder:
+    """A model of these settings, its weights drawn from their seed."""
+    return build(settings.model, items, train, settings.training.seed)
+
+
+def compiled(settings: Settings, train: sp.csr_matrix) -> Autoencoder:
+    """A model that is ready to be trained on these users."""
+    return compile_for(built(settings, train.shape[1], train), settings.training, train)
 
 
 def synthetic_events(folder: Path, users: int = 160, items: int = 130, titles: bool = False) -> Path:

@@ -20,7 +20,6 @@ import pytest
 from conftest import ROOT
 from stand_in_server import serving
 
-from export import card
 from vae_cf_tf.data.synthetic import synthetic_log
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

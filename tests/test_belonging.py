@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import EVCF, ROOT, synthetic_events
+from vae_cf_tf.settings.config import Config
 
 from export import card, savedmodel
 from trainers import job, summary
@@ -24,7 +25,6 @@ from trainers.main import train_and_evaluate
 from vae_cf_tf import files
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.runs.workdir import Workdir
-from vae_cf_tf.settings.config import Config
 from vae_cf_tf.training import checkpoints
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, interruptible
 

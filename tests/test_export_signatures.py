@@ -8,15 +8,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
+from export.products import Product, _summed
+from export.recommender import Recommender
 from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, model
 
 from export import messages, plain
-from export.products import Product, _summed
-from export.recommender import Recommender
+from vae_cf_tf.models import tree
 from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.models.histories import ones
-from vae_cf_tf.models import tree
-from vae_cf_tf.training import checkpoints
 
 LOWEST = np.finfo(np.float32).min
 CATALOGUE = [item.encode() for item in ITEM_IDS]

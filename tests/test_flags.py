@@ -15,11 +15,10 @@ import pytest
 import tensorflow as tf
 from conftest import FLAGFILES, ROOT, synthetic_events
 from typed import here, mistake
+from vae_cf_tf.settings.config import Config
 
-from export import card
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings.config import Config
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 TINY = ("--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--epochs=2", "--ease_l2=50",

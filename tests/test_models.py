@@ -6,47 +6,49 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
-from conftest import FLAGFILES, ROOT, checkerboard, small_config
+from conftest import FLAGFILES, ROOT, built, checkerboard, compiled, small
 
-from vae_cf_tf.models import batches, models
+from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models import histories as hist
-from vae_cf_tf.models.models import build
-from vae_cf_tf.settings.config import Config
-from vae_cf_tf.models import tree
+from vae_cf_tf.models.build import build, random_users
+from vae_cf_tf.models.priors.base import PriorContext
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings.flagfiles import settings_in
 from vae_cf_tf.training import checkpoints
+from vae_cf_tf.training.compiling import compile_for, log_inclusion
 
 tfd = tfp.distributions
 EVCF = ROOT / "trainers" / "flags" / "evcf.flags"
 BASELINE = ROOT / "trainers" / "flags" / "baseline.flags"
-CONFIGS = {path.stem: small_config(path) for path in FLAGFILES} | {
-    "hvamp 1 layer": small_config(EVCF, layers=1),
-    "hvamp 3 layers": small_config(EVCF, layers=3),
-    "hierarchy, standard": small_config(EVCF, prior="standard"),
-    "bernoulli": small_config(EVCF, likelihood="bernoulli"),
-    "gaussian": small_config(BASELINE, likelihood="gaussian"),
-    "dae 2 layers": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
-    "dae, dense skips": small_config(ROOT / "trainers" / "flags" / "multdae.flags", layers=3, encoder_skips="dense"),
-    "users' posteriors": small_config(EVCF, prior="user_vamp"),
-    "the batch's posteriors": small_config(EVCF, prior="batch_vamp"),
-    "recvae": small_config(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
-    "own hierarchy": small_config(EVCF, prior_own=0.75, encoder_passes=1, beta_scale="item"),
-    "sampled softmax": small_config(BASELINE, softmax_samples=5),
-    "sampled hierarchy": small_config(EVCF, softmax_samples=5, prior="user_vamp", block="tanh"),
-    "bfloat16": small_config(EVCF, dtype_policy="mixed_bfloat16"),
-    "sparse first layer": small_config(EVCF, layers=1, first_layer="sparse"),
+SETTINGS = {path.stem: small(path) for path in FLAGFILES} | {
+    "hvamp 1 layer": small(EVCF, layers=1),
+    "hvamp 3 layers": small(EVCF, layers=3),
+    "hierarchy, standard": small(EVCF, prior="standard"),
+    "bernoulli": small(EVCF, likelihood="bernoulli"),
+    "gaussian": small(BASELINE, likelihood="gaussian"),
+    "dae 2 layers": small(ROOT / "trainers" / "flags" / "multdae.flags", layers=2),
+    "dae, dense skips": small(ROOT / "trainers" / "flags" / "multdae.flags", layers=3, encoder_skips="dense"),
+    "users' posteriors": small(EVCF, prior="user_vamp"),
+    "the batch's posteriors": small(EVCF, prior="batch_vamp"),
+    "recvae": small(BASELINE, prior_own=0.75, encoder_skips="dense", decoder_layers=0, encoder_passes=3),
+    "own hierarchy": small(EVCF, prior_own=0.75, encoder_passes=1, beta_scale="item"),
+    "sampled softmax": small(BASELINE, softmax_samples=5),
+    "sampled hierarchy": small(EVCF, softmax_samples=5, prior="user_vamp", block="tanh"),
+    "bfloat16": small(EVCF, dtype_policy="mixed_bfloat16"),
+    "sparse first layer": small(EVCF, layers=1, first_layer="sparse"),
 }
 SEED = tf.constant([0, 1])
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda name: name.replace(" ", "_"))
+@pytest.fixture(scope="module", params=SETTINGS, ids=lambda name: name.replace(" ", "_"))
 def trained(request):
-    """A configuration trained on the checkerboard with a brisk schedule, and its data."""
+    """A model trained on the checkerboard with a brisk schedule, and its data."""
     train, withheld = checkerboard()
-    config = CONFIGS[request.param]
     brisk = {"optimizer": "adam", "learning_rate": 0.01, "beta_cap": 0.05, "beta_warmup": 0}
-    model = build(Config(**(vars(config) | brisk)), train.shape[1], train)
+    settings = SETTINGS[request.param].replaced(**brisk)
+    model = built(settings, train.shape[1], train)
     start = {name: v.numpy().copy() for name, v in tree.variables(model).items()}
-    model.compile_for(4)
+    compile_for(model, settings.training, train)
     model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=100, verbose=0)
     return model, train, withheld, start
 
@@ -68,7 +70,7 @@ def test_scores_rank_as_the_log_probabilities_do(trained):
 def test_shapes_and_finite_answers_an_empty_history_too(trained):
     model, train, *_ = trained
     histories = tf.ragged.constant([[], [1, 3], list(range(20))], dtype=tf.int32, row_splits_dtype=tf.int32)
-    latents = 2 if model.config.latent == "hierarchical" else 1
+    latents = 2 if model.settings.latent == "hierarchical" else 1
     assert model(histories).shape == (3, train.shape[1])
     assert model.embed(histories).shape == (3, 8 * latents)
     assert np.isfinite(model(histories)).all()
@@ -81,13 +83,14 @@ def test_every_weight_learns(trained):
     model, _, _, start = trained
     for name, variable in tree.variables(model).items():
         assert np.isfinite(variable.numpy()).all(), name
-        assert np.any(variable.numpy() != start[name]), f"{name} never changed"
+        if variable.trainable:
+            assert np.any(variable.numpy() != start[name]), f"{name} never changed"
 
 
 def fitted_for(steps, **settings):
     """A small H+Vamp on the checkerboard after so many steps, four to a pass."""
     train, _ = checkerboard()
-    model = build(small_config(EVCF, **settings), 20, train).compile_for(4)
+    model = compiled(small(EVCF, **settings), train)
     if steps:
         model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=steps, verbose=0)
     return model, train
@@ -115,15 +118,18 @@ def test_the_decoders_turn_has_no_dropout():
 @pytest.mark.parametrize("lower_encoder", ["items", "hidden"])
 def test_the_own_posterior_is_that_of_an_epoch_ago(lower_encoder):
     settings = {"prior_own": 0.75, "encoder_passes": 1, "lower_encoder": lower_encoder, "prior": "user_vamp"}
-    before, after = (weights_of(fitted_for(steps, **settings)[0]) for steps in (8, 9))
-    held = {name.removeprefix("own_") for name in before if name.startswith("own_")}
-    read = {"items": {"lower_encoder"}, "hidden": {"encoder", "lower_encoder"}}[lower_encoder]
-    assert {name.split("/")[0] for name in held} == read
-    for name in held:
-        np.testing.assert_array_equal(after[f"own_{name}"], before[name].astype(np.float32))
-        assert np.any(before[f"own_{name}"] != before[name])
-    model, train = fitted_for(9, **settings)
-    users = batches.ragged(models.random_users(train, 6, seed=0))
+    model, train = fitted_for(8, **settings)  # an epoch
+    before = weights_of(model)
+    model.fit(batches.shuffled(train, 10, seed=0, first_pass=2), steps_per_epoch=1, verbose=0)
+    after = weights_of(model)
+    copies = {name: name.replace("composite/previous_", "") for name in before if name.startswith("composite/")}
+    read = {"items": {"lower_encoder"}, "hidden": {"hidden", "lower_encoder"}}[lower_encoder]
+    assert {original.split("/")[0] for original in copies.values()} == read
+    for copy, original in copies.items():
+        original = original if original in before else f"encoder/{original}"
+        np.testing.assert_array_equal(after[copy], before[original].astype(np.float32))
+        assert np.any(before[copy] != before[original])
+    users = batches.ragged(random_users(train, 6, seed=0))
     for name, variable in tree.variables(model.encoder).items():
         variable.assign(before[f"encoder/{name}"])
     mean, log_variance = model.encoder(model.first_input(users))
@@ -144,7 +150,7 @@ def test_beta_can_count_for_each_item_of_a_history():
 def test_saved_and_loaded_it_gives_the_same_scores(trained, tmp_path):
     model, train, *_ = trained
     checkpoints.save(tmp_path / "c.npz", tree.variables(model), {"epoch": 3})
-    other = build(Config(**(vars(model.config) | {"seed": 9})), train.shape[1])
+    other = build(model.settings, train.shape[1], seed=9)
     assert checkpoints.load(tmp_path / "c.npz", tree.variables(other)) == {"epoch": 3}
     histories = batches.ragged(train)
     np.testing.assert_array_equal(model(histories), other(histories))
@@ -154,15 +160,14 @@ def test_dense_and_sparse_first_layers_train_alike():
     train, _ = checkerboard()
     results = []
     for first_layer in ("dense", "sparse"):
-        config = small_config(EVCF, first_layer=first_layer, epochs=1)
-        model = build(config, train.shape[1], train).compile_for(4)
+        model = compiled(small(EVCF, first_layer=first_layer), train)
         model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=8, verbose=0)
         results.append(model(batches.ragged(train)).numpy())
     np.testing.assert_allclose(*results, rtol=2e-4, atol=2e-4)
 
 
 def test_the_seed_decides_the_weights():
-    same = [build(small_config(EVCF, seed=s), 20).decoder.output_layer.kernel.numpy() for s in (3, 3, 4)]
+    same = [built(small(EVCF, seed=s), 20).decoder.output_layer.kernel.numpy() for s in (3, 3, 4)]
     np.testing.assert_array_equal(same[0], same[1])
     assert np.any(same[0] != same[2])
 
@@ -190,7 +195,7 @@ def normal_log_prob(z, mean, log_variance):
 
 def test_hierarchical_terms_are_the_papers_formulas_in_float64(rng):
     """H+Vamp (Gated), L = 2, at the posterior means, written out in NumPy (docs of the published code)."""
-    model, w = build(small_config(EVCF), 20), None
+    model, w = built(small(EVCF), 20), None
     for variable in model.trainable_variables:
         variable.assign(rng.normal(0, 0.3, variable.shape))
     w = weights_of(model)
@@ -228,7 +233,7 @@ def test_hierarchical_terms_are_the_papers_formulas_in_float64(rng):
 
 
 def test_one_layer_hierarchy_reads_x_and_z2_in_one_block():
-    names = tree.variables(build(small_config(EVCF, layers=1), 20))
+    names = tree.variables(built(small(EVCF, layers=1), 20))
     assert names["lower_encoder/joint/block_0/linear/kernel"].shape == (20 + 8, 32)
     assert names["decoder/joint/block_0/linear/kernel"].shape == (8 + 8, 32)
     assert not any("from_" in name for name in names)
@@ -260,18 +265,16 @@ def test_one_layer_hierarchy_reads_x_and_z2_in_one_block():
     ],
 )
 def test_flagfiles_have_the_published_sizes(flagfile, shapes):
-    from conftest import flagfile_settings
-
-    config = Config(**flagfile_settings(ROOT / "trainers" / "flags" / f"{flagfile}.flags"))
-    names = tree.variables(build(config, 50))
+    settings = Settings.of(**settings_in(ROOT / "trainers" / "flags" / f"{flagfile}.flags"))
+    names = tree.variables(build(settings.model, 50))
     for name, shape in shapes.items():
         assert tuple(names[name].shape) == shape
 
 
 def test_one_sample_kl_is_the_closed_form_on_average():
-    analytic = build(small_config(BASELINE, kl="analytic", input_dropout=0.0), 20)
-    sampled = build(small_config(BASELINE, kl="sample", input_dropout=0.0), 20)
-    histories = batches.ragged(checkerboard()[0][:5])
+    train, _ = checkerboard()
+    analytic, sampled = (compiled(small(BASELINE, kl=kl), train) for kl in ("analytic", "sample"))
+    histories = batches.ragged(train[:5])
     exact = analytic.terms(histories, SEED).kl.numpy()
     one_sample = tf.function(lambda seed: sampled.terms(histories, seed).kl)
     draws = np.stack([one_sample(tf.constant([0, i])) for i in range(400)])
@@ -279,29 +282,28 @@ def test_one_sample_kl_is_the_closed_form_on_average():
 
 
 def test_weight_decay_is_the_published_penalty():
-    config = small_config(ROOT / "trainers" / "flags" / "multdae.flags", weight_decay=0.5)
-    model = build(config, 20)
+    model = compiled(small(ROOT / "trainers" / "flags" / "multdae.flags", weight_decay=0.5), checkerboard()[0])
     kernels = [v for name, v in weights_of(model).items() if name.endswith("kernel")]
     assert len(kernels) == 2
-    np.testing.assert_allclose(model._decay(), 0.5 * sum((k**2).sum() for k in kernels), rtol=1e-5)
+    np.testing.assert_allclose(model.weight_penalty(), 0.5 * sum((k**2).sum() for k in kernels), rtol=1e-5)
 
 
 def test_pseudo_inputs_can_start_from_training_users():
     train, _ = checkerboard()
-    model = build(small_config(EVCF, pseudo_init="users"), 20, train)
+    model = built(small(EVCF, pseudo_init="users"), 20, train)
     pseudo = model.prior.pseudo_inputs.numpy()
     rows = {tuple(row) for row in train.toarray()}
     assert all(tuple(row) in rows for row in np.round(pseudo))
     assert 0.005 < np.abs(pseudo - np.round(pseudo)).std() < 0.02
-    plain = build(small_config(EVCF), 20).prior.pseudo_inputs.numpy()
+    plain = built(small(EVCF), 20).prior.pseudo_inputs.numpy()
     assert abs(plain.mean() - 0.05) < 0.005
 
 
 def test_hidden_pseudo_inputs_are_points_behind_the_first_block():
     train, _ = checkerboard()
-    model = build(small_config(EVCF, prior="hidden_vamp"), 20, train)
+    model = built(small(EVCF, prior="hidden_vamp"), 20, train)
     w = weights_of(model)
-    users = models.random_users(train, 6, seed=0).toarray()
+    users = random_users(train, 6, seed=0).toarray()
     unit = users / np.linalg.norm(users, axis=1, keepdims=True)
     np.testing.assert_allclose(w["prior/pseudo_inputs"], gated(unit, w, "encoder/hidden/block_0"), rtol=1e-4, atol=1e-5)
     mean, log_variance = heads(gated(w["prior/pseudo_inputs"], w, "encoder/hidden/block_1"), w, "encoder/heads")
@@ -314,36 +316,36 @@ def test_a_training_step_draws_from_seed_and_step_alone():
     train, _ = checkerboard()
     runs = []
     for _ in range(2):
-        model = build(small_config(EVCF), 20, train).compile_for(4)
+        model = compiled(small(EVCF), train)
         history = model.fit(batches.shuffled(train, 10, seed=0), epochs=3, steps_per_epoch=4, verbose=0).history
         runs.append(history)
     assert runs[0] == runs[1]
     assert runs[0]["beta"] == pytest.approx([0.003, 0.006, 0.009])
 
 
-def test_a_keras_model_it_is(trained):
+def test_is_a_keras_model(trained):
     model, *_ = trained
     assert isinstance(model, keras.Model)
     assert isinstance(model.likelihood(tf.zeros([1, 20])), tfd.Distribution)
-    if model.config.latent != "none":
+    if model.settings.has_latent_variable:
         assert isinstance(model.prior.distribution(), tfd.Distribution)
         assert isinstance(model.encoder.posterior(tf.zeros([1, 20])), tfd.Distribution)
 
 
 def test_first_layer_form_follows_density_unless_forced():
     dense, sparse = (sp.csr_matrix(np.eye(10, n, dtype=np.float32)) for n in (20, 200))
-    assert not build(small_config(BASELINE), 20, dense).sparse_input
-    assert build(small_config(BASELINE), 200, sparse).sparse_input
-    assert build(small_config(BASELINE, first_layer="sparse"), 20, dense).sparse_input
-    assert not build(small_config(BASELINE, first_layer="dense"), 200, sparse).sparse_input
+    assert not built(small(BASELINE), 20, dense).sparse_input
+    assert built(small(BASELINE), 200, sparse).sparse_input
+    assert built(small(BASELINE, first_layer="sparse"), 20, dense).sparse_input
+    assert not built(small(BASELINE, first_layer="dense"), 200, sparse).sparse_input
 
 
 def test_a_training_user_is_a_pseudo_input_once():
     train, _ = checkerboard(users=8)
-    drawn = models.random_users(train, 9, seed=0)  # more than there are users
+    drawn = random_users(train, 9, seed=0)  # more than there are users
     assert sorted(map(tuple, drawn.toarray())) == sorted(map(tuple, train.toarray()))
     for prior in ("user_vamp", "vamp"):
-        model = build(small_config(EVCF, prior=prior, pseudo_inputs=9, pseudo_init="users"), 20, train)
+        model = built(small(EVCF, prior=prior, pseudo_inputs=9, pseudo_init="users"), 20, train)
         components = model.prior.distribution().parameters["mean"].shape[0]
         assert components == 8
 
@@ -366,7 +368,7 @@ def test_batches_cover_every_user_once_an_epoch_in_an_order_of_the_seed_and_epoc
 
 def test_a_step_with_sampled_softmax_touches_the_rows_of_its_candidates_alone():
     train = sp.csr_matrix(np.eye(40, 400, dtype=np.float32))
-    model = build(small_config(BASELINE, softmax_samples=3, input_dropout=0.0), 400, train).compile_for(4)
+    model = compiled(small(BASELINE, softmax_samples=3, input_dropout=0.0), train)
     before = weights_of(model)
     model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=1, verbose=0)
     after = weights_of(model)
@@ -382,7 +384,7 @@ def test_sampled_softmax_with_all_items_drawn_is_the_full_one():
     train, _ = checkerboard()
     settings, losses, kernel = {"first_layer": "sparse", "input_dropout": 0.0}, [], None
     for samples in (0, 2_000):
-        model = build(small_config(BASELINE, softmax_samples=samples, **settings), 20, train).compile_for(4)
+        model = compiled(small(BASELINE, softmax_samples=samples, **settings), train)
         if samples:
             model.decoder.output_layer.kernel.assign(np.transpose(kernel))
         kernel = model.decoder.output_layer.kernel.numpy()
@@ -393,7 +395,7 @@ def test_sampled_softmax_with_all_items_drawn_is_the_full_one():
 
 def test_inclusion_counts_users_and_draws():
     train = sp.csr_matrix(np.tri(50, 4, k=-46, dtype=np.float32) + np.eye(50, 4, k=-3, dtype=np.float32) > 0)
-    found = np.exp(models.log_inclusion(train, batch_size=10, samples=3))
+    found = np.exp(log_inclusion(train, batch_size=10, samples=3))
     counts = np.asarray(train.sum(0)).ravel()
     np.testing.assert_allclose(found, 1 - 0.8**counts * 0.75**3, rtol=1e-5)
 
@@ -401,7 +403,7 @@ def test_inclusion_counts_users_and_draws():
 def test_the_batchs_prior_is_the_mixture_of_its_other_users_in_training_alone():
     train, _ = checkerboard()
     settings = {"latent": "flat", "layers": 1, "input_dropout": 0.0}
-    model = build(small_config(EVCF, prior="batch_vamp", **settings), 20, train)
+    model = built(small(EVCF, prior="batch_vamp", **settings), 20, train)
     model.refresh()
     histories = batches.ragged(train[:4])
     mean, log_variance = (np.asarray(p, np.float64) for p in model.encoder(model.first_input(histories)))
@@ -410,13 +412,13 @@ def test_the_batchs_prior_is_the_mixture_of_its_other_users_in_training_alone():
     prior = np.log((densities.sum(1) - densities.diagonal()) / 3)
     kl = normal_log_prob(z, mean, log_variance) - prior
     np.testing.assert_allclose(model.terms(histories, SEED).kl, kl, rtol=1e-3)
-    users = build(small_config(EVCF, prior="user_vamp", **settings), 20, train)
+    users = built(small(EVCF, prior="user_vamp", **settings), 20, train)
     users.refresh()
     np.testing.assert_allclose(model.terms(histories).kl, users.terms(histories).kl, rtol=1e-6)
 
 
 def test_open_pseudo_inputs_are_clipped_dropped_out_and_differentiated_as_written(rng):
-    prior = build(small_config(EVCF), 20).prior
+    prior = built(small(EVCF), 20).prior
     w = rng.normal(0.5, 0.6, prior.pseudo_inputs.shape).astype(np.float32)
     w[0, :2] = 0, 1  # the bounds pass gradients on
     prior.pseudo_inputs.assign(w)
@@ -424,7 +426,7 @@ def test_open_pseudo_inputs_are_clipped_dropped_out_and_differentiated_as_writte
     prior._encode = lambda u: seen.append(u) or (u, tf.zeros_like(u))
     seed, upstream = tf.constant([3, 4]), rng.normal(size=w.shape).astype(np.float32)
     with tf.GradientTape() as tape:
-        prior.distribution(0.25, seed)
+        prior.distribution(PriorContext(0.25, seed))
         total = tf.reduce_sum(seen[0] * upstream)
     kept = hist.keep_mask(tf.constant(w.shape), 0.25, seed).numpy() / 0.75
     np.testing.assert_allclose(seen[0], np.clip(w, 0, 1) * kept, rtol=1e-6)
@@ -434,10 +436,10 @@ def test_open_pseudo_inputs_are_clipped_dropped_out_and_differentiated_as_writte
 
 def test_a_batch_of_one_user_has_the_training_users_as_prior():
     train, _ = checkerboard(users=41)  # the last batch of ten is one user
-    model = build(small_config(EVCF, prior="batch_vamp", optimizer="adam"), 20, train).compile_for(5)
+    model = compiled(small(EVCF, prior="batch_vamp", optimizer="adam"), train)
     logs = model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=5, verbose=0).history
     assert 0 < logs["loss"][0] < 1e3
-    users = build(small_config(EVCF, prior="user_vamp"), 20, train)
+    users = built(small(EVCF, prior="user_vamp"), 20, train)
     users.set_weights(model.get_weights())
     alone = batches.ragged(train[:1])
     np.testing.assert_allclose(model.terms(alone, SEED).kl, users.terms(alone, SEED).kl, rtol=1e-6)
@@ -445,8 +447,8 @@ def test_a_batch_of_one_user_has_the_training_users_as_prior():
 
 def test_hidden_pseudo_inputs_start_behind_the_first_norm():
     train, _ = checkerboard()
-    model = build(small_config(EVCF, prior="hidden_vamp", encoder_skips="dense"), 20, train)
-    users = models.random_users(train, 6, model.config.seed)
+    model = built(small(EVCF, prior="hidden_vamp", encoder_skips="dense"), 20, train)
+    users = random_users(train, 6, 0)
     mean, log_variance = model.encoder(hist.unit_norm(batches.ragged(users)))
     prior = model.prior.distribution().parameters
     np.testing.assert_allclose(prior["mean"], mean, rtol=1e-5, atol=1e-6)
@@ -457,10 +459,10 @@ def test_weight_decay_leaves_out_copies_that_do_not_learn():
     train, _ = checkerboard()
     losses = []
     for prior_own in (0.0, 0.75):
-        model = build(small_config(BASELINE, weight_decay=0.1, prior_own=prior_own), 20, train)
+        model = compiled(small(BASELINE, weight_decay=0.1, prior_own=prior_own), train)
         kernels = [v for v in model.trainable_variables if v.name == "kernel"]
         expected = 0.1 * sum(float(np.sum(v.numpy().astype(np.float64) ** 2)) for v in kernels)
-        np.testing.assert_allclose(model._decay(), expected, rtol=1e-5)
+        np.testing.assert_allclose(model.weight_penalty(), expected, rtol=1e-5)
         losses.append(expected)
     assert losses[0] == losses[1]
 
@@ -471,7 +473,7 @@ def test_training_never_asks_for_xla_on_a_machine_with_a_gpu(monkeypatch):
     devices = [*tf.config.list_physical_devices(), gpu]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu] if kind == "GPU" else devices)
     train, _ = checkerboard()
-    model = build(small_config(EVCF, first_layer="sparse"), 20, train).compile_for(4)
+    model = compiled(small(EVCF, first_layer="sparse"), train)
     assert model.jit_compile is False
     logs = model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=4, verbose=0).history
     assert np.isfinite(logs["loss"][0])
