@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from conftest import EVCF
+from conftest import EVCF, built
 
 from export.savedmodel import export_model
-from vae_cf_tf.linear.item_path import ItemPath
-from vae_cf_tf.models.models import Autoencoder, build
-from vae_cf_tf.settings.config import Config
+from vae_cf_tf.linear.item_item import NormalizedEase
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.hybrid import HybridModel, ItemItemLayer
+from vae_cf_tf.settings import Settings
 
 SMALL = {"hidden_dim": 12, "latent_dim": 5, "pseudo_inputs": 4}
 ITEM_IDS = [f"i{n}" for n in range(36)] + ["été", "映画 7", 'a"b;c=d', " padded "]
@@ -25,32 +26,31 @@ TOP_K = 15
 
 
 def model(**settings) -> Autoencoder:
-    """A model of this size; the seed is the configuration's, so that two calls make equal ones."""
-    return build(Config(**{**EVCF, **SMALL, **settings}), len(ITEM_IDS))
+    """A model of this size. Two calls make equal ones: the seed is that of the settings."""
+    return built(Settings.of(**{**EVCF, **SMALL, **settings}), len(ITEM_IDS))
 
 
-def default_model(path: str = "whole") -> Autoencoder:
-    """A model of the kind that vamp.flags makes, with an item path that is held whole or by rows."""
-    made = model(
+def default_model(item_item: str = "whole") -> HybridModel:
+    """A model of the kind that vamp.flags makes, with an item–item model that is held whole or by rows."""
+    network = model(
         latent="hierarchical", prior="user_vamp", prior_own=0.75, layers=3, encoder_skips="dense",
         lower_encoder="hidden", decoder_layers=0,
     )  # fmt: skip
-    made.item_path = ItemPath(len(ITEM_IDS), megabytes=1 if path == "whole" else 0, name="item_path")
+    layer = ItemItemLayer(len(ITEM_IDS), megabytes=1 if item_item == "whole" else 0, name="item_item")
+    assert layer.whole == (item_item == "whole")
     rng = np.random.default_rng(0)
     users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
-    made.item_path.fit(users, l2=0.5, max_items=100)
-    made.item_path.weight.assign(4.0)
-    made.item_path.discount.assign(0.5)
-    return made
+    layer.assign(NormalizedEase(l2=0.5, max_items=100).fit(users), np.bincount(users.indices, minlength=len(ITEM_IDS)))
+    return HybridModel(network, layer, weight=4.0, discount=0.5)
 
 
 @functools.cache
-def exported(weights: str = "float32", path: str = "") -> Path:
-    """The SavedModel of a hierarchical, gated, two-layer model; with `path`, of a `default_model`."""
+def exported(weights: str = "float32", item_item: str = "") -> Path:
+    """The SavedModel of a hierarchical, gated, two-layer model; with `item_item`, of a `default_model`."""
     folder = Path(tempfile.mkdtemp(prefix="serving_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    made = default_model(path) if path else model()
-    return export_model(made, ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
+    trained = default_model(item_item) if item_item else model()
+    return export_model(trained, ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
 
 
 def elsewhere(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EVCF
+from conftest import EVCF, built
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from serving_kit import FACTS, ITEM_IDS, TITLES, TOP_K, exported, model
 from tensorflow_serving.apis import prediction_log_pb2
@@ -23,8 +23,7 @@ from export import card, main, savedmodel, titles
 from export import inspect as inspect_command
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import LOCK, locked
-from vae_cf_tf.models.models import build
-from vae_cf_tf.settings.config import Config
+from vae_cf_tf.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "export" / "serving"
@@ -155,8 +154,8 @@ def prediction_parameters(items: int, hidden: int, latent: int) -> int:
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_the_size_is_that_of_encoder_and_decoder(weights, tmp_path):
     items, hidden, latent = 3000, 600, 200
-    built = build(Config(**EVCF | {"hidden_dim": hidden, "latent_dim": latent, "pseudo_inputs": 300}), items)
-    version = savedmodel.export_model(built, [str(i) for i in range(items)], {}, FACTS, tmp_path, 100, weights)
+    settings = Settings.of(**EVCF | {"hidden_dim": hidden, "latent_dim": latent, "pseudo_inputs": 300})
+    version = savedmodel.export_model(built(settings, items), [str(i) for i in range(items)], {}, FACTS, tmp_path, 100, weights)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
     needed = prediction_parameters(items, hidden, latent) * (4 if weights == "float32" else 2)
     assert needed <= size <= needed * 1.01 + (0 if weights == "float32" else 250_000)

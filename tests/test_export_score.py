@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, built
 from serving_kit import ITEM_IDS, TOP_K, exported
 from typed import mistake, process
 
-from export import history_files, score, scoring_job
+from export.scoring import history_files, job, loaded_model, score_file
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked
 
@@ -103,7 +103,7 @@ def same(found: list[dict], given: list[dict], version: Path | None = None) -> N
 def test_every_kind_gives_the_same_recommendations(source, kind, tmp_path):
     given = rows()
     assert any(len(ITEM_IDS) - len(row["history"]) < TOP_K for row in given)
-    score.score(exported(), write(tmp_path / f"users{source}", given), tmp_path / "out", kind, 8, 20)
+    score_file.score_file(exported(), write(tmp_path / f"users{source}", given), tmp_path / "out", kind, 8, 20)
     parts = sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     assert parts == [f"part-{n:06d}.{kind or source[1:]}" for n in range(3)]
     same(read(tmp_path / "out"), given)
@@ -125,9 +125,9 @@ def test_the_command_as_typed(tmp_path):
         ".lock", "_SUCCESS", "_job.json", *(f"part-{n:06d}.parquet" for n in range(3)),
     ]  # fmt: skip
     same(pd.read_parquet(out).to_dict("records"), given)
-    job = json.loads((out / "_job.json").read_text())
-    assert (job["model"], job["version"]) == (str(exported().parent), "1")
-    assert (job["input_name"], job["input_bytes"]) == ("users.parquet", source.stat().st_size)
+    described = json.loads((out / "_job.json").read_text())
+    assert (described["model"], described["version"]) == (str(exported().parent), "1")
+    assert (described["input_name"], described["input_bytes"]) == ("users.parquet", source.stat().st_size)
 
 
 def versions_folder(path: Path) -> Path:
@@ -145,7 +145,7 @@ def add_version(folder: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from export import recommendation_files, score
+from export.scoring import recommendation_files, score_file
 write, parts = recommendation_files.Writer.write, set()
 def dying(self, users, ids, scores):
     write(self, users, ids, scores)
@@ -153,7 +153,7 @@ def dying(self, users, ids, scores):
     if len(parts) == 3:
         os.kill(os.getpid(), 9)
 recommendation_files.Writer.write = dying
-score.score(*map(Path, sys.argv[1:4]), "", 8, 16)
+score_file.score_file(*map(Path, sys.argv[1:4]), "", 8, 16)
 """
 
 
@@ -166,7 +166,7 @@ def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp
     first = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert sorted(first) == ["part-000000.jsonl", "part-000001.jsonl"]
     add_version(model)
-    score.score(model, source, out, "", 8, 16)
+    score_file.score_file(model, source, out, "", 8, 16)
     assert f"{out} goes on with {model / '1'}: 2 of 7 parts are there." in capsys.readouterr().out
     assert {name: (out / name).stat().st_mtime_ns for name in first} == first
     same(read(out), given, model / "1")
@@ -175,7 +175,7 @@ def test_a_killed_job_goes_on_with_its_version_although_there_is_a_newer_one(tmp
 
 def test_a_version_that_is_gone_is_told(tmp_path):
     model, source = versions_folder(tmp_path / "models"), write(tmp_path / "users.jsonl", rows(5))
-    score.score(model, source, tmp_path / "out")
+    score_file.score_file(model, source, tmp_path / "out")
     (tmp_path / "out" / "_SUCCESS").unlink()
     add_version(model)
     shutil.rmtree(model / "1")
@@ -186,20 +186,20 @@ def test_a_version_that_is_gone_is_told(tmp_path):
 def test_a_finished_job_makes_a_lost_part_again_and_nothing_else(tmp_path, capsys):
     given, out, model = rows(50), tmp_path / "out", versions_folder(tmp_path / "models")
     source = write(tmp_path / "users.parquet", given)
-    score.score(model, source, out, part_rows=20)
+    score_file.score_file(model, source, out, part_rows=20)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     capsys.readouterr()
-    score.score(model, source, out, part_rows=20)
+    score_file.score_file(model, source, out, part_rows=20)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert capsys.readouterr().out.startswith(f"{out} is complete. Rows: 50. Parts: 3. Model: {model / '1'}.")
     add_version(model)
     (out / "part-000001.parquet").unlink()
-    score.score(model, source, out, part_rows=20)
+    score_file.score_file(model, source, out, part_rows=20)
     assert "parts of it are missing: part-000001.parquet. They are made again" in capsys.readouterr().out
     same(read(out), given, model / "1")
     assert (out / "part-000000.parquet").stat().st_mtime_ns == before["part-000000.parquet"]
     assert (out / "_SUCCESS").exists()
-    score.score(model, source, out, part_rows=20)
+    score_file.score_file(model, source, out, part_rows=20)
     assert f"To score with {model / '2'}, give another --output." in capsys.readouterr().out
 
 
@@ -213,29 +213,29 @@ def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
 
 def test_an_output_of_something_else_is_refused(tmp_path):
     source = write(tmp_path / "users.jsonl", rows(5))
-    score.score(exported(), source, tmp_path / "out")
+    score_file.score_file(exported(), source, tmp_path / "out")
     with pytest.raises(UserError, match=r"another job \(part_rows was 16384, is 3\)\. Give another --output"):
-        score.score(exported(), source, tmp_path / "out", part_rows=3)
+        score_file.score_file(exported(), source, tmp_path / "out", part_rows=3)
     with pytest.raises(UserError, match=r"another job \(model_checksum was"):
-        score.score(exported("bfloat16"), source, tmp_path / "out")
+        score_file.score_file(exported("bfloat16"), source, tmp_path / "out")
     write(source, rows(6))
     with pytest.raises(UserError, match=r"another job \(input_bytes was .*; input_modified_ns was"):
-        score.score(exported(), source, tmp_path / "out")
+        score_file.score_file(exported(), source, tmp_path / "out")
     (tmp_path / "out" / "_job.json").write_text("{")
     with pytest.raises(UserError, match=r"_job\.json is damaged"):
-        score.score(exported(), source, tmp_path / "out")
+        score_file.score_file(exported(), source, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("mine")
     with pytest.raises(UserError, match=r"not empty \(it holds 'notes'"):
-        score.score(exported(), source, tmp_path / "full")
+        score_file.score_file(exported(), source, tmp_path / "full")
     assert os.listdir(tmp_path / "full") == ["notes"]
 
 
 def test_an_input_that_changes_meanwhile_is_told(tmp_path, monkeypatch):
-    source, requests = write(tmp_path / "users.jsonl", rows(5)), score._requests
-    monkeypatch.setattr(score, "_requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
+    source, requests = write(tmp_path / "users.jsonl", rows(5)), score_file._requests
+    monkeypatch.setattr(score_file, "_requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
     with pytest.raises(UserError, match="has changed while it was read"):
-        score.score(exported(), source, tmp_path / "out")
+        score_file.score_file(exported(), source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
@@ -265,7 +265,7 @@ def test_a_parquet_column_of_users_keeps_its_type_and_its_nulls(name, tmp_path):
     users = pa.array(USERS[name], kind)
     table = pa.table({"user": users, "history": [["i1"], [], ["i2", "i3"]]})
     pq.write_table(table, tmp_path / "a.parquet")
-    score.score(exported(), tmp_path / "a.parquet", tmp_path / "out", part_rows=2)
+    score_file.score_file(exported(), tmp_path / "a.parquet", tmp_path / "out", part_rows=2)
     parts = [pq.read_table(path)["user"] for path in sorted((tmp_path / "out").glob("part-*"))]
     stored = pq.read_table(tmp_path / "a.parquet")["user"]
     assert [part.type for part in parts] == [stored.type] * 2
@@ -285,7 +285,7 @@ def test_users_of_json_lines_and_of_tfrecords_keep_their_types(tmp_path):
     ]
     for n, (suffix, users, kind, wanted) in enumerate(cases):
         source = write(tmp_path / f"{n}{suffix}", [{"history": ["i1"], **user} for user in users])
-        score.score(exported(), source, tmp_path / str(n), kind)
+        score_file.score_file(exported(), source, tmp_path / str(n), kind)
         found = [row["user"] for row in read(tmp_path / str(n))]
         assert found == wanted
         assert [type(user) for user in found] == [type(user) for user in wanted]
@@ -294,13 +294,13 @@ def test_users_of_json_lines_and_of_tfrecords_keep_their_types(tmp_path):
 def test_users_that_the_output_cannot_hold_are_refused(tmp_path):
     mixed = write(tmp_path / "mixed.jsonl", [{"user": "a", "history": []}, {"user": 7, "history": []}])
     with pytest.raises(UserError, match=r"string and int64, .* one type. Give --kind=jsonl"):
-        score.score(exported(), mixed, tmp_path / "out", "parquet")
+        score_file.score_file(exported(), mixed, tmp_path / "out", "parquet")
     pq.write_table(pa.table({"user": [datetime.date(2024, 2, 29)], "history": [["i1"]]}), tmp_path / "date.parquet")
     with pytest.raises(UserError, match=r"cannot hold users of type date32.* Give --kind=parquet"):
-        score.score(exported(), tmp_path / "date.parquet", tmp_path / "out", "jsonl")
+        score_file.score_file(exported(), tmp_path / "date.parquet", tmp_path / "out", "jsonl")
     pq.write_table(pa.table({"user": [b"\xff"], "history": [["i1"]]}), tmp_path / "bytes.parquet")
     with pytest.raises(UserError, match=r"bytes that are no UTF-8, .* Give --kind=parquet"):
-        score.score(exported(), tmp_path / "bytes.parquet", tmp_path / "out", "jsonl")
+        score_file.score_file(exported(), tmp_path / "bytes.parquet", tmp_path / "out", "jsonl")
 
 
 def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
@@ -317,7 +317,7 @@ def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
     write(tmp_path / "e.tfrecord", [{"history": [7, 3]}, {"history": []}])
     for name in ("a.jsonl", "b.parquet", "c.parquet", "d.parquet", "e.tfrecord"):
         out = tmp_path / name.replace(".", "_")
-        score.score(tmp_path / "model", tmp_path / name, out, "jsonl")
+        score_file.score_file(tmp_path / "model", tmp_path / name, out, "jsonl")
         found = read(out)
         assert [row["item_ids"] for row in found] == wanted, name
         assert set(found[0]) == {"item_ids", "scores"}
@@ -327,23 +327,24 @@ def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
 def test_no_rows_give_an_empty_part_with_its_columns(tmp_path):
     empty = pa.table({"user": pa.array([], pa.int64()), "history": pa.array([], pa.list_(pa.string()))})
     pq.write_table(empty, tmp_path / "a.parquet")
-    score.score(exported(), tmp_path / "a.parquet", tmp_path / "out")
+    score_file.score_file(exported(), tmp_path / "a.parquet", tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out")
     assert list(frame.columns) == ["user", "item_ids", "scores"]
     assert len(frame) == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "bound", "cells"), [("_CELLS", 500, True), ("_SCORES", 40 * 7, False), ("_ANSWERS", TOP_K * 7, False)]
+    ("module", "name", "bound"),
+    [(score_file, "_CELLS", 500), (loaded_model, "_SCORES", 40 * 7), (loaded_model, "_ANSWERS", TOP_K * 7)],
 )
-def test_requests_are_cut_to_what_memory_holds(name, bound, cells, tmp_path, monkeypatch):
+def test_requests_are_cut_to_what_memory_holds(module, name, bound, tmp_path, monkeypatch):
     given = rows(30)
     given[11]["history"] = [f"x{n}" for n in range(400)] + given[11]["history"]
-    requests, asked = score._requests, []
-    monkeypatch.setattr(score, name, bound)
-    monkeypatch.setattr(score, "_requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
-    score.score(exported(), write(tmp_path / "users.jsonl", given), tmp_path / "out", "", 64, 64)
-    if cells:
+    requests, asked = score_file._requests, []
+    monkeypatch.setattr(module, name, bound)
+    monkeypatch.setattr(score_file, "_requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
+    score_file.score_file(exported(), write(tmp_path / "users.jsonl", given), tmp_path / "out", "", 64, 64)
+    if name == "_CELLS":
         assert max(len(batch) * max(len(row.history) for row in batch) for batch in asked) <= bound
         assert len(asked) < 12
     else:
@@ -361,7 +362,7 @@ def test_long_histories_of_a_parquet_file_are_read_a_few_rows_at_a_time(tmp_path
 
 
 def test_parts_of_parquet_have_few_row_groups(tmp_path):
-    score.score(exported(), write(tmp_path / "users.parquet", rows(100)), tmp_path / "out", "", 8)
+    score_file.score_file(exported(), write(tmp_path / "users.parquet", rows(100)), tmp_path / "out", "", 8)
     assert pq.ParquetFile(tmp_path / "out" / "part-000000.parquet").num_row_groups == 1
 
 
@@ -391,7 +392,7 @@ def test_bad_input_is_told_in_one_line(name, tmp_path):
     content, said = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said) as error:
-        score.score(exported(), tmp_path / name, tmp_path / "out")
+        score_file.score_file(exported(), tmp_path / name, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert name in str(error.value)
     assert not list((tmp_path / "out").glob("part-*"))
@@ -445,21 +446,21 @@ def test_inputs_and_models_that_are_none(tmp_path):
     ):
         mistake(process("export.score", f"--model={exported()}", f"--input={tmp_path / name}", f"--output={out}"), said)
     with pytest.raises(UserError, match="holds no version"):
-        score.score(tmp_path / "folder.parquet", source, tmp_path / "out1")
+        score_file.score_file(tmp_path / "folder.parquet", source, tmp_path / "out1")
     shutil.copytree(exported(), tmp_path / "damaged")
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="cannot be loaded as a SavedModel"):
-        score.score(tmp_path / "damaged", source, tmp_path / "out2")
+        score_file.score_file(tmp_path / "damaged", source, tmp_path / "out2")
     other = tf.Module()
     function = tf.function(
         lambda history: {"scores": history}, input_signature=[tf.TensorSpec([None, None], tf.string)]
     )
     tf.saved_model.save(other, str(tmp_path / "other"), signatures={"serving_default": function})
     with pytest.raises(UserError, match=r"has no assets/item_ids\.txt"):
-        score.score(tmp_path / "other", source, tmp_path / "out3")
+        score_file.score_file(tmp_path / "other", source, tmp_path / "out3")
     shutil.copytree(exported() / "assets", tmp_path / "other" / "assets", dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"no signature `recommend` .* Its signatures: serving_default"):
-        score.score(tmp_path / "other", source, tmp_path / "out4")
+        score_file.score_file(tmp_path / "other", source, tmp_path / "out4")
 
 
 @pytest.mark.slow
@@ -468,22 +469,21 @@ def test_memory_is_bounded_whatever_the_catalogue_and_top_k(tmp_path):
     from serving_kit import FACTS, SMALL
 
     from export.savedmodel import export_model
-    from vae_cf_tf.models.models import build
-    from vae_cf_tf.settings.config import Config
+    from vae_cf_tf.settings import Settings
 
     items = 400_000
     item_ids = [str(n) for n in range(items)]
-    model = export_model(build(Config(**SMALL), items), item_ids, {}, FACTS, tmp_path / "models", 1000)
+    model = export_model(built(Settings.of(**SMALL), items), item_ids, {}, FACTS, tmp_path / "models", 1000)
     rng = np.random.default_rng(0)
     given = [{"user": n, "history": rng.integers(0, items, 100).tolist()} for n in range(6000)]
     source = write(tmp_path / "users.jsonl", given)
     script = (
-        "import resource, sys; from pathlib import Path; from export import score\n"
-        "score.score(*map(Path, sys.argv[1:4]), 'parquet')\n"
+        "import resource, sys; from pathlib import Path; from export.scoring import score_file\n"
+        "score_file.score_file(*map(Path, sys.argv[1:4]), 'parquet')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     arguments = [sys.executable, "-c", script, model, source, tmp_path / "out"]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 1400
-    assert scoring_job.read(tmp_path / "out")["rows"] == 6000
+    assert job.read(tmp_path / "out")["rows"] == 6000

@@ -8,11 +8,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
-from export.products import Product, _summed
-from export.recommender import Recommender
 from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, model
 
-from export import messages, plain
+from export import numpy_reference
+from export.client import messages
+from export.kernels import ServedKernel, _summed
+from export.served_model import ServedModel
 from vae_cf_tf.models import tree
 from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.models.histories import ones
@@ -58,7 +59,7 @@ def columns(rows: list[list[str]]) -> tf.RaggedTensor:
 
 MADE = {"-".join(map(str, s.values())): functools.partial(model, **s) for s in NETWORKS + LIKELIHOODS} | {
     "default": default_model,
-    "item path by rows": functools.partial(default_model, "rows"),
+    "item-item model by rows": functools.partial(default_model, "rows"),
     "sampled softmax": functools.partial(model, latent="flat", prior="standard", softmax_samples=5),
 }
 
@@ -68,7 +69,7 @@ def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
     rows, trained = random_histories(20), MADE[name]()
     expected, embedding = trained(columns(rows)).numpy(), trained.embed(columns(rows)).numpy()
     (tmp_path / "ids.txt").write_text("".join(f"{item}\n" for item in ITEM_IDS), encoding="utf-8")
-    made = Recommender(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
+    made = ServedModel(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
     assert expected.std() > 1e-3
     np.testing.assert_allclose(made["serving_default"](history(*rows))["scores"], expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(made["embed"](history(*rows))["embedding"], embedding, atol=1e-5, rtol=0)
@@ -87,7 +88,7 @@ def test_the_saved_model_equals_the_network_in_numpy(weights):
     if weights == "bfloat16":
         kernels = {n: tf.cast(tf.cast(v, tf.bfloat16), tf.float32).numpy() for n, v in values.items() if "kernel" in n}
         values |= kernels
-    expected = plain.log_probs(values, [np.array([ITEM_IDS.index(i) for i in row], int) for row in rows])
+    expected = numpy_reference.log_probs(values, [np.array([ITEM_IDS.index(i) for i in row], int) for row in rows])
     scores = _loaded(weights).signatures["serving_default"](history=history(*rows))["scores"]
     np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
 
@@ -98,7 +99,7 @@ def test_wide_bfloat16_kernels_keep_float32_arithmetic():
         rounded = tf.cast(tf.cast(linear.kernel, tf.bfloat16), tf.float32).numpy().astype(np.float64)
         for batch in (0, 1, 5):
             x = np.random.default_rng(batch).normal(size=(batch, 7)).astype(np.float32)
-            np.testing.assert_allclose(Product(linear, tf.bfloat16)(tf.constant(x)), x @ rounded, atol=1e-5)
+            np.testing.assert_allclose(ServedKernel(linear, tf.bfloat16)(tf.constant(x)), x @ rounded, atol=1e-5)
     kernel = tf.cast(tf.random.stateless_normal([20000, 3], [1, 2]), tf.bfloat16)
     rows = [np.arange(0, 20000, 1), np.array([], int), np.arange(5, 30), np.arange(9000)]
     bags = ones(tf.ragged.constant(rows, tf.int32, ragged_rank=1))
@@ -107,11 +108,11 @@ def test_wide_bfloat16_kernels_keep_float32_arithmetic():
 
 
 def test_a_wide_layer_that_reads_items_is_not_served_transposed():
-    """Such is an item path of 4,097 to 5,656 items, or a first layer of more than 4,096 units."""
+    """Such is an item–item model of 4,097 to 5,656 items, or a first layer of more than 4,096 units."""
     linear = Linear(4_200, 4_200, items=4_200)
     rounded = tf.cast(tf.cast(linear.kernel, tf.bfloat16), tf.float32).numpy().astype(np.float64)
     histories = [np.arange(0, 4_200, 7), np.array([], int), np.array([3, 4_199])]
-    found = Product(linear, tf.bfloat16)(ones(tf.ragged.constant(histories, tf.int32, ragged_rank=1)))
+    found = ServedKernel(linear, tf.bfloat16)(ones(tf.ragged.constant(histories, tf.int32, ragged_rank=1)))
     np.testing.assert_allclose(found, [rounded[h].sum(axis=0) for h in histories], atol=1e-4)
 
 

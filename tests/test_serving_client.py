@@ -17,7 +17,9 @@ from stand_in_server import serving
 from tensorflow_serving.apis import predict_pb2
 from typed import Typed, mistake, process
 
-from export import client, messages, titles
+from export import titles
+from export.client import messages
+from export.client.ask import ask_grpc, ask_rest
 from vae_cf_tf.errors import UserError
 
 HISTORIES = [["i3", "été"], [], ["i1", "i2", "i9"]]
@@ -48,10 +50,14 @@ def decoded_history(values: list[list[bytes]]) -> list[list[str]]:
     return [[item.decode() for item in row if item] for row in values]
 
 
+def sent(*arguments, **options) -> predict_pb2.PredictRequest:
+    """What TensorFlow Serving's own message reads in the bytes that the client sends."""
+    return predict_pb2.PredictRequest.FromString(messages.request_bytes(*arguments, **options))
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "recommend", "embed"])
 def test_a_grpc_request_decodes_to_the_histories(signature):
-    sent = messages.predict_request("vamp", signature, HISTORIES, version=3).SerializeToString()
-    request = predict_pb2.PredictRequest.FromString(sent)
+    request = sent("vamp", signature, HISTORIES, version=3)
     assert (request.model_spec.name, request.model_spec.signature_name) == ("vamp", signature)
     assert request.model_spec.version.value == 3
     assert list(request.inputs) == ["history"]
@@ -61,13 +67,13 @@ def test_a_grpc_request_decodes_to_the_histories(signature):
 
 
 def test_a_grpc_request_of_one_history_starts_with_an_item_and_one_of_none_is_empty():
-    request = messages.predict_request("m", "recommend", [["i3", "i4"]])
+    request = sent("m", "recommend", [["i3", "i4"]])
     assert tf.make_ndarray(request.inputs["history"]).tolist() == [[b"i3", b"i4"]]
-    assert tf.make_ndarray(messages.predict_request("m", "recommend", []).inputs["history"]).shape == (0, 0)
+    assert tf.make_ndarray(sent("m", "recommend", []).inputs["history"]).shape == (0, 0)
 
 
 def test_a_grpc_request_of_examples_decodes_to_the_histories():
-    request = messages.predict_request("m", "recommend_examples", HISTORIES)
+    request = sent("m", "recommend_examples", HISTORIES)
     examples = tf.make_ndarray(request.inputs["examples"])
     assert examples.shape == (3,)
     parsed = [tf.train.Example.FromString(e).features.feature["history"].bytes_list.value for e in examples]
@@ -112,14 +118,14 @@ def check(answer: list, histories: list[list[str]]) -> None:
 
 @pytest.mark.parametrize("signature", ["recommend", "recommend_examples"])
 def test_end_to_end(grpc_server, http_server, signature):
-    check(client.ask_grpc(grpc_server, "vamp", signature, HISTORIES), HISTORIES)
+    check(ask_grpc(grpc_server, "vamp", signature, HISTORIES), HISTORIES)
     for row_format in (True, False):
-        check(client.ask_rest(http_server, "vamp", signature, HISTORIES, row_format), HISTORIES)
+        check(ask_rest(http_server, "vamp", signature, HISTORIES, row_format), HISTORIES)
 
 
 def test_nothing_left_to_recommend_is_an_empty_list(http_server, grpc_server):
-    assert client.ask_grpc(grpc_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
-    assert client.ask_rest(http_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
+    assert ask_grpc(grpc_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
+    assert ask_rest(http_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
 
 
 def test_a_response_may_leave_out_repeats_of_a_last_value():
@@ -262,7 +268,7 @@ TROUBLE = {
 @pytest.mark.parametrize("name", TROUBLE)
 def test_a_server_in_trouble_is_told_in_one_line(name):
     rest, server, said = TROUBLE[name]
-    ask = functools.partial(client.ask_rest, row_format=rest == "row") if rest else client.ask_grpc
+    ask = functools.partial(ask_rest, row_format=rest == "row") if rest else ask_grpc
     with server() as address, pytest.raises(UserError, match=said) as error:
         ask(address, "vamp", "recommend_examples", [["i1"]], timeout=5.0)
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from serving_kit import ITEM_IDS, elsewhere, exported
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import messages
+from export.client import messages
 
 HERE = Path(__file__).parent
 ROWS = [
@@ -45,17 +45,17 @@ def meta_graph(version: Path):
 MODELS = [("float32", ""), ("bfloat16", ""), ("float32", "whole"), ("bfloat16", "rows")]
 
 
-@pytest.mark.parametrize(("weights", "path"), MODELS)
-def test_no_operation_outside_the_standard_kernels(weights, path):
-    graph = meta_graph(exported(weights, path)).graph_def
+@pytest.mark.parametrize(("weights", "item_item"), MODELS)
+def test_no_operation_outside_the_standard_kernels(weights, item_item):
+    graph = meta_graph(exported(weights, item_item)).graph_def
     found = {node.op for node in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
     assert "MatMul" in found
     assert found <= ALLOWED, found - ALLOWED
 
 
-@pytest.mark.parametrize(("weights", "path"), MODELS)
-def test_every_signature_answers_through_the_c_api_as_through_python(weights, path, tmp_path):
-    version = exported(weights, path)
+@pytest.mark.parametrize(("weights", "item_item"), MODELS)
+def test_every_signature_answers_through_the_c_api_as_through_python(weights, item_item, tmp_path):
+    version = exported(weights, item_item)
     loaded = tf.saved_model.load(str(version))
     rectangle = messages.rectangle(ROWS)
     history = [item.encode() for row in rectangle for item in row]
