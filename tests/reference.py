@@ -166,7 +166,7 @@ def split_of(events, options):
 
     Args:
         events: [(user, item, rating or None)].
-        options: a SplitOptions.
+        options: SplitSettings.
 
     Returns: sets of item ids by user, in the order of the permutation; None where too few users are left.
     """
@@ -187,7 +187,7 @@ def split_of(events, options):
     n, held = len(users), options.heldout_users or min(max(len(users) // 10, 1), 10_000)
     if n <= 2 * held:
         return None
-    random = np.random.RandomState(options.seed)
+    random = np.random.RandomState(options.split_seed)
     users = [users[k] for k in random.permutation(n)]
     training = set(users[: n - 2 * held])
     train = [row for row in rows if row[0] in training]
@@ -195,8 +195,8 @@ def split_of(events, options):
     in_catalogue = set(catalogue)
     parts = []
     for members in (users[n - 2 * held : n - held], users[n - held :]):
-        if options.reseed:
-            random = np.random.RandomState(options.seed)
+        if options.target_draws == "reseeded":
+            random = np.random.RandomState(options.split_seed)
         fold_in, target = {}, {}
         for user in sorted(members, key=order):
             own = [item for u, item in rows if u == user and item in in_catalogue]

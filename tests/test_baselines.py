@@ -3,7 +3,11 @@ import pytest
 import scipy.sparse as sp
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.linear import baselines, gram
+from vae_cf_tf.linear import gram
+from vae_cf_tf.linear.base import Skipped
+from vae_cf_tf.linear.ease import Ease
+from vae_cf_tf.linear.popularity import Popularity
+from vae_cf_tf.settings import EvaluationSettings
 
 
 @pytest.fixture
@@ -12,7 +16,7 @@ def train(rng):
 
 
 def test_popularity_counts_users(train):
-    scores = baselines.popularity(train)(train[:3])
+    scores = Popularity().fit(train)(train[:3])
     np.testing.assert_array_equal(scores, np.tile(train.toarray().sum(0), (3, 1)))
 
 
@@ -21,20 +25,34 @@ def test_ease_is_its_closed_form(train):
     p = np.linalg.inv(x.T @ x + 20 * np.eye(x.shape[1]))
     b = -p / np.diag(p)
     np.fill_diagonal(b, 0)
-    scores = baselines.ease(train, 20.0)(train[:7])
+    scores = Ease(20.0).fit(train)(train[:7])
     unseen = x[:7] == 0
     np.testing.assert_allclose(scores[unseen], (x[:7] @ b)[unseen], rtol=1e-8, atol=1e-12)
 
 
 def test_a_lambda_too_small_for_the_precision_is_named(rng):
     twins = sp.csr_matrix(np.repeat(np.eye(4, dtype=np.float32), 2, axis=1))
-    with pytest.raises(UserError, match="--ease_l2"):
-        baselines.ease(twins, 1e-30)
+    with pytest.raises(UserError, match=r"XᵀX \+ 1e-30·I is singular.*--ease_l2"):
+        Ease(1e-30).fit(twins)
 
 
 def test_ease_in_float32_ranks_alike(train, monkeypatch):
-    exact = baselines.ease(train, 20.0)(train[:7])
+    exact = Ease(20.0).fit(train)(train[:7])
     monkeypatch.setattr(gram, "FLOAT64_ITEMS", 100)
-    rough = baselines.ease(train, 20.0)(train[:7])
+    rough = Ease(20.0).fit(train)(train[:7])
     assert rough.dtype == np.float32
     np.testing.assert_allclose(rough, exact, atol=2e-4)
+
+
+def test_candidates_are_those_of_the_settings():
+    settings = EvaluationSettings(ease_l2="200,7.5", ease_max_items=1300)
+    (popularity,) = Popularity.candidates(settings, 10**6)
+    assert (popularity.label, popularity.settings) == ("popularity", {})
+    candidates = Ease.candidates(settings, 1300)
+    assert [(c.label, c.settings) for c in candidates] == [
+        ("EASE, λ 200", {"l2": 200.0}),
+        ("EASE, λ 7.5", {"l2": 7.5}),
+    ]
+    assert Ease(**candidates[1].settings).label == "EASE, λ 7.5"
+    with pytest.raises(Skipped, match="larger than --ease_max_items=1,300"):
+        Ease.candidates(settings, 1301)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.models.distributions import MixtureOfNormals, anchored, diagonal_normal
+from vae_cf_tf.models.distributions import MixtureOf, MixtureOfNormals, composite, diagonal_normal
 
 tfd = tfp.distributions
 
@@ -52,8 +52,8 @@ def test_mixture_keeps_its_digits_where_variances_are_small(log_variance, rng):
     log_variances = np.full((30, 200), log_variance, np.float32)
     z = (mean[:9] + np.exp(log_variance / 2) * rng.normal(size=(9, 200))).astype(np.float32)
     exact = reference_mixture(*(tf.constant(a, tf.float64) for a in (mean, log_variances))).log_prob(z)
-    found = tf.function(lambda z: MixtureOfNormals(mean, log_variances).log_prob(z))(z)
-    np.testing.assert_allclose(found, exact, atol=5e-3)
+    log_prob = tf.function(lambda z: MixtureOfNormals(mean, log_variances).log_prob(z))(z)
+    np.testing.assert_allclose(log_prob, exact, atol=5e-3)
 
 
 def test_mixture_never_builds_batch_by_components_by_latent(parameters):
@@ -83,7 +83,7 @@ def test_analytic_kl_is_the_closed_form(rng):
     np.testing.assert_allclose(kl, expected, rtol=1e-12)
 
 
-def test_the_anchored_prior_is_recvaes_composite_in_float64(rng):
+def test_over_a_diagonal_gaussian_the_composite_is_recvaes_in_float64(rng):
     z, base, own = rng.normal(size=(6, 5)) * 2, rng.normal(size=(2, 6, 5)), rng.normal(size=(2, 6, 5))
 
     def log_normal(mean, log_variance):
@@ -92,12 +92,31 @@ def test_the_anchored_prior_is_recvaes_composite_in_float64(rng):
     parts = [log_normal(0.0, 0.0), log_normal(*own), log_normal(0.0, 10.0)]  # RecVAE's code: weights 3/20, 3/4, 1/10
     expected = np.log(sum(w * np.exp(p) for w, p in zip((0.15, 0.75, 0.1), parts, strict=True))).sum(1)
     zeros = tf.zeros([6, 5], tf.float64)
-    found = anchored((zeros, zeros), tuple(map(tf.constant, own)), 0.75).log_prob(z)
+    own = tuple(map(tf.constant, own))
+    found = composite(diagonal_normal(zeros, zeros), own, 0.75).log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     parts[0] = log_normal(*base)
     expected = np.log(sum(w * np.exp(p) for w, p in zip((0.3, 0.5, 0.2), parts, strict=True))).sum(1)
-    found = anchored(tuple(map(tf.constant, base)), tuple(map(tf.constant, own)), 0.5).log_prob(z)
+    found = composite(diagonal_normal(*map(tf.constant, base)), own, 0.5).log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_over_any_other_base_the_composite_is_a_mixture_of_whole_vectors(parameters, rng):
+    z, own = rng.normal(size=(6, 5)), rng.normal(size=(2, 6, 5))
+    base = MixtureOfNormals(*parameters)
+    prior = composite(base, tuple(map(tf.constant, own)), 0.75)
+    assert prior.batch_shape == (6,)
+    assert prior.event_shape == (5,)
+
+    def log_normal(mean, log_variance):
+        return -0.5 * (np.log(2 * np.pi) + log_variance + (z - mean) ** 2 / np.exp(log_variance)).sum(-1)
+
+    own_density, wide_density = np.exp(log_normal(*own)), np.exp(log_normal(0.0, 10.0))
+    of_base = np.exp(reference_mixture(*parameters).log_prob(z))
+    expected = np.log(0.15 * of_base + 0.75 * own_density + 0.1 * wide_density)
+    np.testing.assert_allclose(prior.log_prob(z), expected, rtol=1e-10)
+    without = MixtureOf([base, diagonal_normal(*map(tf.constant, own))], [1.0, 0.0])
+    np.testing.assert_allclose(without.log_prob(z), np.log(of_base), rtol=1e-10)
 
 
 def test_a_mixture_that_leaves_one_out_is_that_of_the_others(parameters, rng):

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import ROOT, small_config
+from conftest import ROOT, built, small
 
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics, ranking
 from vae_cf_tf.models import batches
-from vae_cf_tf.models.models import build
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def expected(scores, held_out):
 
 @pytest.mark.parametrize("batch_size", [8, 1000])
 def test_a_model_is_ranked_as_by_a_full_sort(held_out, batch_size):
-    model = build(small_config(ROOT / "trainers" / "flags" / "baseline.flags"), 130)
+    model = built(small(ROOT / "trainers" / "flags" / "baseline.flags"), 130)
     figures = ranking.evaluate(ranking.model_ranker(model), held_out, batch_size)
     for name, values in expected(model(batches.ragged(held_out.fold_in)).numpy(), held_out).items():
         assert len(values) == 36

@@ -56,7 +56,8 @@ def test_variables_that_take_turns_count_their_own_updates(rng):
 def test_rows_with_a_gradient_are_updated_as_if_they_were_alone(name, rng):
     start, gradients = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(5, 3, 4))
     variable = keras.Variable(start)
-    optimizer = OPTIMIZERS[name](0.01, by_rows=[variable])
+    optimizer = OPTIMIZERS[name](0.01)
+    optimizer.update_by_rows([variable])
     optimizer.build([variable])
 
     @tf.function
@@ -77,7 +78,8 @@ def test_a_row_that_comes_late_begins_with_a_step_of_the_learning_rate(rng):
     """With the correction of the variable's own count, its first step was 3.2 times as long."""
     variable = keras.Variable(np.zeros((3, 4), np.float32))
     bias = keras.Variable(np.zeros(3, np.float32))
-    optimizer = OPTIMIZERS["adam"](0.01, by_rows=[variable, bias])
+    optimizer = OPTIMIZERS["adam"](0.01)
+    optimizer.update_by_rows([variable, bias])
     optimizer.build([variable, bias])
     g = tf.constant(rng.normal(size=(1, 4)), tf.float32)
     for row in [0] * 50 + [1]:
@@ -91,7 +93,8 @@ def test_a_row_that_comes_late_begins_with_a_step_of_the_learning_rate(rng):
 def test_a_dense_gradient_of_a_variable_by_rows_updates_all_of_them(rng):
     start, gradients = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(4, 3, 4))
     variable = keras.Variable(start)
-    optimizer = OPTIMIZERS["adam"](0.01, by_rows=[variable])
+    optimizer = OPTIMIZERS["adam"](0.01)
+    optimizer.update_by_rows([variable])
     optimizer.build([variable])
     for g in gradients:
         optimizer.apply([tf.constant(g, tf.float32)], [variable])

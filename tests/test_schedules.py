@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vae_cf_tf.training.schedules import KLAnnealing
+from vae_cf_tf.models.schedules import KLAnnealing
 
 
 @pytest.mark.parametrize(

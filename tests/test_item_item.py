@@ -1,12 +1,18 @@
+"""The item–item model, the layer that holds it, and the choice of its weight and of the popularity discount."""
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
+from conftest import ROOT, built, small
 
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.linear.item_path import DISCOUNTS, FACTORS, HALF_AT, WEIGHTS, ItemPath, choose
+from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, WEIGHTS, choose
+from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.models import batches
+from vae_cf_tf.models.hybrid import HALF_AT, HybridModel, ItemItemLayer
+from vae_cf_tf.settings import ItemItemSettings
 
 
 @pytest.fixture
@@ -16,17 +22,18 @@ def train(rng):
 
 
 def fitted(train, l2=4.0, max_items=1000, neighbours=None):
-    path = ItemPath(train.shape[1], megabytes=1)
-    assert path.whole
+    """The layer with the model of these users: B whole, or so many coefficients of each row."""
+    layer = ItemItemLayer(train.shape[1], megabytes=1)
+    assert layer.whole
     if neighbours:  # a megabyte holds all of so small a catalogue
-        path = ItemPath(train.shape[1], megabytes=0)
-        assert not path.whole
-        path.neighbours = neighbours
+        layer = ItemItemLayer(train.shape[1], megabytes=0)
+        assert not layer.whole
+        layer.neighbours = neighbours
         for name, dtype in (("columns", "int32"), ("coefficients", "float32")):
-            setattr(path, name, path.add_weight(shape=(train.shape[1], neighbours), dtype=dtype, name=name))
-    path.fit(train, l2, max_items)
-    path.weight.assign(1.0)
-    return path
+            setattr(layer, name, layer.add_weight(shape=(train.shape[1], neighbours), dtype=dtype, name=name))
+    counts = np.bincount(train.indices, minlength=train.shape[1])
+    layer.assign(NormalizedEase(l2, max_items).fit(train), counts)
+    return layer
 
 
 def closed_form(train, l2):
@@ -43,10 +50,14 @@ def closed_form(train, l2):
 
 @pytest.mark.parametrize("neighbours", [None, 130])
 def test_it_is_the_closed_form_of_the_scaled_matrix(train, neighbours):
-    path = fitted(train, neighbours=neighbours)
-    path.weight.assign(2.5)
-    expected = 2.5 * train[:9].toarray() @ closed_form(train, 4.0)
-    np.testing.assert_allclose(path(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+    layer = fitted(train, neighbours=neighbours)
+    expected = train[:9].toarray() @ closed_form(train, 4.0)
+    np.testing.assert_allclose(layer(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_settings_give_its_regularisation_and_its_items():
+    settings = ItemItemSettings(item_path_l2=7.0, item_path_max_items=12)
+    assert vars(NormalizedEase.from_settings(settings)) == {"l2": 7.0, "max_items": 12}
 
 
 def test_it_keeps_the_largest_coefficients_of_each_item(train):
@@ -58,25 +69,24 @@ def test_it_keeps_the_largest_coefficients_of_each_item(train):
 
 @pytest.mark.parametrize("neighbours", [None, 20])
 def test_of_a_larger_catalogue_it_takes_the_items_of_most_users(train, neighbours):
-    some = np.sort(np.argsort(-train.toarray().sum(0), kind="stable")[:50])
-    found = fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(train[:9])).numpy()
-    others = np.setdiff1d(np.arange(130), some)
-    assert not found[:, others].any()
-    assert found[:, some].any()
+    popular = np.sort(np.argsort(-train.toarray().sum(0), kind="stable")[:50])
+    layer = fitted(train, max_items=50, neighbours=neighbours)
+    scores = layer(batches.ragged(train[:9])).numpy()
+    others = np.setdiff1d(np.arange(130), popular)
+    assert not scores[:, others].any()
+    assert scores[:, popular].any()
     only_others = train[:9].toarray()
-    only_others[:, some] = 0
-    assert (
-        not fitted(train, max_items=50, neighbours=neighbours)(batches.ragged(sp.csr_matrix(only_others))).numpy().any()
-    )
+    only_others[:, popular] = 0
+    assert not layer(batches.ragged(sp.csr_matrix(only_others))).numpy().any()
 
 
 @pytest.mark.parametrize("neighbours", [None, 20])
 def test_an_empty_history_gets_zeros(train, neighbours):
     popular = int(train.toarray().sum(0).argmax())
     histories = tf.ragged.constant([[], [popular]], dtype=tf.int32, row_splits_dtype=tf.int32)
-    found = fitted(train, neighbours=neighbours)(histories).numpy()
-    assert not found[0].any()
-    assert found[1].any()
+    scores = fitted(train, neighbours=neighbours)(histories).numpy()
+    assert not scores[0].any()
+    assert scores[1].any()
 
 
 def test_a_lambda_too_small_for_the_precision_is_named():
@@ -86,12 +96,25 @@ def test_a_lambda_too_small_for_the_precision_is_named():
 
 
 def test_the_discount_grows_with_popularity_and_with_the_history(train):
-    path = fitted(train)
-    before = path(batches.ragged(train[:9])).numpy()
-    path.discount.assign(0.6)
     length, n = train[:9].toarray().sum(1), train.toarray().sum(0) + 1
-    expected = before - 0.6 * (length / (length + HALF_AT))[:, None] * np.log(n)
-    np.testing.assert_allclose(path(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+    expected = (length / (length + HALF_AT))[:, None] * np.log(n)
+    np.testing.assert_allclose(fitted(train).popularity(batches.ragged(train[:9])), expected, rtol=1e-5)
+
+
+def test_network_and_item_item_model_are_added_with_the_weight_and_the_discount(train):
+    network = built(small(ROOT / "trainers" / "flags" / "baseline.flags"), 130)
+    layer, histories = fitted(train), batches.ragged(train[:9])
+    alone = HybridModel(network, layer)
+    np.testing.assert_array_equal(alone.scores(histories), network(histories))
+    hybrid = HybridModel(network, layer, weight=2.5, discount=0.6)
+    of_network, sums, popularity = (
+        np.asarray(part(histories), np.float64) for part in (network, layer, layer.popularity)
+    )
+    scores = of_network + 2.5 * sums - 0.6 * popularity
+    np.testing.assert_allclose(hybrid.scores(histories), scores, rtol=1e-5, atol=1e-5)
+    normalised = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(hybrid(histories), normalised, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(hybrid.embed(histories), network.embed(histories))
 
 
 def users_of_one_item(users=30, items=150):
@@ -153,7 +176,7 @@ def test_larger_values_are_tried_where_the_largest_is_the_best():
     never = chosen(1e9 * popular, signal, 0 * signal)
     assert never.best.ndcg < 1
     counted_ten_times = chosen(10 * popular + 400 * signal, 0 * signal, popular)
-    assert counted_ten_times.best.discount == 4.0
+    assert counted_ten_times.best.discount == LARGEST.discount == 4.0
     assert counted_ten_times.at_edge == ["discount"]
 
 
@@ -164,7 +187,7 @@ def test_without_a_weight_no_pair_is_tried_twice():
 
 
 def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():
-    assert ItemPath(500, megabytes=1).whole
-    path = ItemPath(1000, megabytes=1)
-    assert not path.whole
-    assert path.columns.shape == path.coefficients.shape == (1000, 125)
+    assert ItemItemLayer(500, megabytes=1).whole
+    layer = ItemItemLayer(1000, megabytes=1)
+    assert not layer.whole
+    assert layer.columns.shape == layer.coefficients.shape == (1000, 125)
