@@ -1,18 +1,18 @@
 """Shows the model card of a SavedModel: `python -m export.inspect DIR`, DIR a version or the folder of versions."""
 
-import os
 import sys
 from pathlib import Path
 
 from export import card, versions
 from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import home_expanded
 
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError(f"One folder is wanted, {len(argv) - 1} were given. Usage: python -m export.inspect DIR")
-    version = versions.newest_in(Path(os.path.expanduser(argv[1])))
+    version = versions.newest_in(Path(home_expanded(argv[1])))
     print(f"{version}\n{card.text(card.read(version))}")
 
 

@@ -11,7 +11,7 @@ from vae_cf_tf.data.formats import FORMATS, Format, ReaderOptions, register, sou
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.source import describe, difference
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings.config import Config
+from vae_cf_tf.settings import Settings
 
 
 class JsonLines(Format):
@@ -59,8 +59,8 @@ def folder(tmp_path):
 
 def test_a_format_of_ones_own(json_lines, folder):
     said = []
-    config = Config(data=str(folder), heldout_users=5)
-    split = load_split(config, said.append)
+    settings = Settings.of(data=str(folder), heldout_users=5)
+    split = load_split(settings, said.append)
     assert said[:2] == [
         "Reading 2 files of JSON lines.",
         "360 rows read, 360 with a rating of 4 or more; distinct: 360 pairs of 40 users and 20 items.",
@@ -69,10 +69,10 @@ def test_a_format_of_ones_own(json_lines, folder):
     assert set(split.item_ids) == {f"i{k}" for k in range(20)}
     assert source_files(str(folder)) == [folder / "0.jsonl", folder / "1.jsonl"]
     assert source_files(str(folder / "0.jsonl")) == [folder / "0.jsonl"]
-    stored = describe(config)
+    stored = describe(settings.data)
     (folder / "2.jsonl").write_text('{"user": 1, "item": "i1", "stars": 5}\n')
     assert (
-        difference(stored, config)
+        difference(stored, settings.data)
         == f"the data was {folder.name} (0.jsonl and 1 more) and is {folder.name} (0.jsonl and 2 more)"
     )
     with pytest.raises(UserError, match="has no column names, so --item_column=item means nothing here"):

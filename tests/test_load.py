@@ -12,7 +12,7 @@ import pytest
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import silent
-from vae_cf_tf.settings.config import Config
+from vae_cf_tf.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def write_csv(path, header, events):
 
 def said_of(**settings):
     said = []
-    load_split(Config(**settings), said.append)
+    load_split(Settings.of(**settings), said.append)
     return said
 
 
@@ -93,11 +93,11 @@ def test_every_form_says_what_it_reads(tmp_path):
 
 def test_a_threshold_for_data_without_ratings_is_an_error(tmp_path):
     path = write_csv(tmp_path / "log.csv", "userId,movieId,value", rows("1"))
-    for config in (Config(data=str(path), threshold=3.0), Config(threshold=3.0)):
+    for settings in (Settings.of(data=str(path), threshold=3.0), Settings.of(threshold=3.0)):
         with pytest.raises(UserError, match=r"--threshold=3 is given, but the data has no ratings; .*--rating_column"):
-            load_split(config, lambda line: None, {"data", "threshold"})
+            load_split(settings, lambda line: None, {"data", "threshold"})
     said = []
-    load_split(Config(data=str(path)), said.append, {"data"})
+    load_split(Settings.of(data=str(path)), said.append, {"data"})
     assert len(said) == 3
 
 
@@ -107,7 +107,7 @@ def test_settings_of_the_split_that_change_nothing_are_said(tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"uid,sid\n{user},{int(name.endswith('te'))}\n")
     (tmp_path / "unique_sid.txt").write_text("a\nb\n")
     said = []
-    load_split(Config(data=str(tmp_path)), said.append, {"data", "threshold", "heldout_users", "epochs"})
+    load_split(Settings.of(data=str(tmp_path)), said.append, {"data", "threshold", "heldout_users", "epochs"})
     assert said == [
         f"Reading {tmp_path}, which is split already: no rating, filter or split is applied.",
         "The data is split already: --threshold, --heldout_users change nothing.",
@@ -123,17 +123,17 @@ def test_mistakes_of_paths_and_columns(tmp_path):
         ({"data": str(tmp_path), "item_titles": str(path)}, "is no data set known here"),
     ):
         with pytest.raises(UserError, match=words):
-            load_split(Config(**settings), silent)
+            load_split(Settings.of(**settings), silent)
 
 
 def test_data_is_read_and_split_without_tensorflow_or_keras(tmp_path):
     path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", rows())
     code = (
         "import sys\n"
-        "from vae_cf_tf.settings.config import Config\n"
+        "from vae_cf_tf.settings import Settings\n"
         "from vae_cf_tf.data import download, load, source\n"
-        "load.load_split(Config(data=sys.argv[1]), print)\n"
-        "source.describe(Config(data=sys.argv[1]))\n"
+        "load.load_split(Settings.of(data=sys.argv[1]), print)\n"
+        "source.describe(Settings.of(data=sys.argv[1]).data)\n"
         "try: download.download('ml-1m', sys.argv[1])\n"  # a cache folder that is a file
         "except Exception as e: print(type(e).__name__)\n"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"

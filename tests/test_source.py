@@ -10,7 +10,7 @@ from vae_cf_tf.data import source
 from vae_cf_tf.data.formats import source_files
 from vae_cf_tf.data.source import describe, difference
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings.config import Config
+from vae_cf_tf.settings import DataSettings
 
 
 @pytest.fixture
@@ -22,50 +22,50 @@ def ratings(tmp_path):
 
 
 def test_the_same_data(ratings, monkeypatch):
-    config = Config(data=str(ratings))
-    stored = json.loads(json.dumps(describe(config)))
+    settings = DataSettings(data=str(ratings))
+    stored = json.loads(json.dumps(describe(settings)))
     assert stored["name"] == "ratings.csv"
     status = ratings.stat()
     assert stored["files"] == [{"name": "ratings.csv", "size": 14, "mtime_ns": status.st_mtime_ns}]
     assert str(ratings.parent) not in json.dumps(stored)
     os.utime(ratings, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert difference(stored, config) is None  # by content
+    assert difference(stored, settings) is None  # by content
     # A copy elsewhere, under another name, and as the one file of a folder.
     shutil.copy(ratings, ratings.parent / "copy.csv")
-    assert difference(stored, Config(data=str(ratings.parent / "copy.csv"))) is None
-    assert difference(stored, Config(data=str(ratings.parent))) is None
+    assert difference(stored, DataSettings(data=str(ratings.parent / "copy.csv"))) is None
+    assert difference(stored, DataSettings(data=str(ratings.parent))) is None
     os.utime(ratings, ns=(status.st_atime_ns, status.st_mtime_ns))
     monkeypatch.setattr(source, "_content", None)  # files of the same size and time are not read
-    assert difference(stored, config) is None
+    assert difference(stored, settings) is None
 
 
 def test_other_data(ratings):
-    config = Config(data=str(ratings))
-    stored = describe(config)
+    settings = DataSettings(data=str(ratings))
+    stored = describe(settings)
     status = ratings.stat()
     ratings.write_text("user,item\n1,3\n")
     os.utime(ratings, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert difference(stored, config) == "the content of ratings.csv has changed (the size is the same)"
+    assert difference(stored, settings) == "the content of ratings.csv has changed (the size is the same)"
     ratings.write_text("user,item\n1,2\n" + "1,3\n" * 3000)
-    assert difference(stored, config) == "ratings.csv had 14 bytes and has 12,014"
+    assert difference(stored, settings) == "ratings.csv had 14 bytes and has 12,014"
     other = ratings.parent / "u.data"
     other.write_text("1\t2\t3\t4\n")
-    assert difference(stored, Config(data=str(other))) == "the data was ratings.csv and is u.data"
-    assert difference(stored, Config()) == "the data was ratings.csv and is the embedded data set, version 1"
-    assert difference(stored, Config(dataset="ml-1m")) == "the data was ratings.csv and is ml-1m"
+    assert difference(stored, DataSettings(data=str(other))) == "the data was ratings.csv and is u.data"
+    assert difference(stored, DataSettings()) == "the data was ratings.csv and is the embedded data set, version 1"
+    assert difference(stored, DataSettings(dataset="ml-1m")) == "the data was ratings.csv and is ml-1m"
 
 
 def test_a_source_that_is_gone(ratings):
-    config = Config(data=str(ratings))
-    stored = describe(config)
+    settings = DataSettings(data=str(ratings))
+    stored = describe(settings)
     ratings.unlink()
-    assert difference(stored, config) is None
+    assert difference(stored, settings) is None
     with pytest.raises(UserError, match="no file or folder"):
-        describe(config)
+        describe(settings)
 
 
 def test_data_without_files(monkeypatch):
-    embedded, ml_1m = Config(), Config(dataset="ml-1m")
+    embedded, ml_1m = DataSettings(), DataSettings(dataset="ml-1m")
     stored = describe(embedded)
     assert stored["files"] == []
     assert difference(stored, embedded) is None
@@ -81,15 +81,15 @@ def test_data_without_files(monkeypatch):
 def test_a_folder_of_many_files(tmp_path):
     for n in (1, 2):
         (tmp_path / f"combined_data_{n}.txt").write_text(f"{n}:\n1,5,2005-09-06\n")
-    config = Config(data=str(tmp_path))
-    stored = describe(config)
+    settings = DataSettings(data=str(tmp_path))
+    stored = describe(settings)
     assert [file["name"] for file in stored["files"]] == ["combined_data_1.txt", "combined_data_2.txt"]
     (tmp_path / "combined_data_2.txt").write_text("2:\n1,5,2005-09-06\n7,5,2005-09-06\n")
-    assert difference(stored, config) == "combined_data_2.txt had 18 bytes and has 33"
+    assert difference(stored, settings) == "combined_data_2.txt had 18 bytes and has 33"
     # Two files whose contents are exchanged are other data.
     (tmp_path / "combined_data_1.txt").write_text("2:\n1,5,2005-09-06\n")
     (tmp_path / "combined_data_2.txt").write_text("1:\n1,5,2005-09-06\n")
-    assert difference(stored, config) == (
+    assert difference(stored, settings) == (
         "the content of combined_data_1.txt, combined_data_2.txt has changed (the size is the same)"
     )
 

@@ -9,8 +9,9 @@ import reference
 
 from vae_cf_tf.data.formats import ReaderOptions, read
 from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.split import HeldOut, Split, SplitOptions, split, target_counts
+from vae_cf_tf.data.split import HeldOut, Split, split, target_counts
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import SplitSettings
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -40,26 +41,26 @@ def events_of(log):
 @pytest.mark.parametrize("numeric", [True, False])
 @pytest.mark.parametrize("ratings", [True, False])
 @pytest.mark.parametrize(
-    "options",
+    "settings",
     [
-        SplitOptions(heldout_users=20),
-        SplitOptions(heldout_users=20, reseed=False, seed=7),
-        SplitOptions(heldout_users=10, min_users_per_item=18, min_items_per_user=7, threshold=3, fold_in_share=0.5),
-        SplitOptions(heldout_users=30, min_items_per_user=0),
+        SplitSettings(heldout_users=20),
+        SplitSettings(heldout_users=20, target_draws="continued", split_seed=7),
+        SplitSettings(heldout_users=10, min_users_per_item=18, min_items_per_user=7, threshold=3, fold_in_share=0.5),
+        SplitSettings(heldout_users=30, min_items_per_user=0),
     ],
 )
-def test_split_is_the_notebooks(numeric, ratings, options):
+def test_split_is_the_notebooks(numeric, ratings, settings):
     log = make_log(numeric=numeric, ratings=ratings)
-    reference.assert_same_split(split(log, options), reference.split_of(events_of(log), options))
+    reference.assert_same_split(split(log, settings), reference.split_of(events_of(log), settings))
 
 
 def test_split_reproduces_a_published_protocol_split():
     if not (SHARED / "ml-1m-split").is_dir():
         pytest.skip(f"needs {SHARED}/ml-1m and ml-1m-split, which are not in the repository")
-    made = split(read(str(SHARED / "ml-1m")), SplitOptions(heldout_users=600, reseed=False))
+    made = split(read(str(SHARED / "ml-1m")), SplitSettings(heldout_users=600, target_draws="continued"))
     assert made.fingerprint() == read(str(SHARED / "ml-1m-split")).fingerprint()
     # With the published re-seeding only the choice of targets differs.
-    reseeded = split(read(str(SHARED / "ml-1m")), SplitOptions(heldout_users=600))
+    reseeded = split(read(str(SHARED / "ml-1m")), SplitSettings(heldout_users=600))
     assert reseeded.item_ids == made.item_ids
     assert (reseeded.train != made.train).nnz == 0
     for part in ("validation", "test"):
@@ -70,8 +71,8 @@ def test_split_reproduces_a_published_protocol_split():
 
 def test_split_properties():
     log = make_log(1, events=8000)
-    options = SplitOptions(heldout_users=25, seed=1)
-    data = split(log, options)
+    settings = SplitSettings(heldout_users=25, split_seed=1)
+    data = split(log, settings)
     assert data.train.shape[1] == data.test.target.shape[1] == len(data.item_ids)
     assert np.bincount(data.train.indices, minlength=len(data.item_ids)).min() >= 1
     assert np.diff(data.train.indptr).min() >= 5
@@ -87,8 +88,8 @@ def test_split_properties():
         assert matrix.indices.dtype == np.int32
         assert matrix.has_sorted_indices
         assert set(matrix.data.tolist()) == {1.0}
-    assert split(log, options).fingerprint() == data.fingerprint()
-    assert split(log, SplitOptions(heldout_users=25, seed=2)).fingerprint() != data.fingerprint()
+    assert split(log, settings).fingerprint() == data.fingerprint()
+    assert split(log, SplitSettings(heldout_users=25, split_seed=2)).fingerprint() != data.fingerprint()
 
 
 def test_the_share_of_targets_is_exact():
@@ -104,35 +105,48 @@ def test_the_share_of_targets_is_exact():
 def test_of_100_items_29_are_targets_at_a_share_of_71_percent():
     ids = np.array([str(n) for n in range(100)], object)
     users, items = (a.ravel().astype(np.int32) for a in np.indices((20, 100)))
-    data = split(Interactions(users, items, ids[:20], ids), SplitOptions(heldout_users=5, fold_in_share=0.71))
+    data = split(Interactions(users, items, ids[:20], ids), SplitSettings(heldout_users=5, fold_in_share=0.71))
     assert np.diff(data.test.target.indptr).tolist() == [29] * 5
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("settings", "words"),
     [
         (
-            SplitOptions(heldout_users=75),
+            SplitSettings(heldout_users=75),
             r"users are left .*2 × 75 .*lower --heldout_users or --threshold or --min_items",
         ),
-        (SplitOptions(heldout_users=10, min_items_per_user=200), r"^0 users are left .*--min_items_per_user"),
-        (SplitOptions(threshold=6), r"no rating reaches 6 \(the highest is 5\).*--threshold"),
-        (SplitOptions(threshold=float("nan")), "--threshold .*nan"),
-        (SplitOptions(min_items_per_user=-1), "--min_items_per_user .*Received: -1"),
-        (SplitOptions(min_users_per_item=-2), "--min_users_per_item .*Received: -2"),
-        (SplitOptions(heldout_users=-1), "--heldout_users .*Received: -1"),
-        (SplitOptions(fold_in_share=0.0), "--fold_in_share .*Received: 0.0"),
-        (SplitOptions(fold_in_share=1.0), "--fold_in_share .*Received: 1.0"),
-        (SplitOptions(seed=-1), "--split_seed .*Received: -1"),
+        (SplitSettings(heldout_users=10, min_items_per_user=200), r"^0 users are left .*--min_items_per_user"),
+        (SplitSettings(threshold=6), r"no rating reaches 6 \(the highest is 5\).*--threshold"),
         (
-            SplitOptions(heldout_users=10, fold_in_share=0.999),
+            SplitSettings(heldout_users=10, fold_in_share=0.999),
             "no validation user has a target: .* one has are 14; lower --fold_in_share",
         ),
     ],
 )
-def test_split_errors(options, words):
+def test_split_errors(settings, words):
     with pytest.raises(UserError, match=words) as error:
-        split(make_log(), options)
+        split(make_log(), settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"threshold": float("nan")}, "--threshold .*nan"),
+        ({"min_items_per_user": -1}, "--min_items_per_user .*Received: -1"),
+        ({"min_users_per_item": -2}, "--min_users_per_item .*Received: -2"),
+        ({"heldout_users": -1}, "--heldout_users .*Received: -1"),
+        ({"fold_in_share": 0.0}, r"--fold_in_share .*Received: 0\.0"),
+        ({"fold_in_share": 1.0}, r"--fold_in_share .*Received: 1\.0"),
+        ({"split_seed": -1}, "--split_seed .*Received: -1"),
+        ({"split_seed": 2**32}, "--split_seed .*Received: 4294967296"),
+        ({"target_draws": "both"}, "--target_draws must be one of reseeded, continued. Received: 'both'"),
+    ],
+)
+def test_settings_of_a_split_that_cannot_be_are_refused(values, words):
+    with pytest.raises(UserError, match=words) as error:
+        SplitSettings(**values)
     assert "\n" not in str(error.value)
 
 
@@ -149,7 +163,7 @@ def test_what_each_step_drops_is_said():
     events = [(f"u{u}", str(i), 5) for u in range(30) for i in (0, 1, 2, 3, 4, 5, 0)]
     events += [("u30", "6", 4), ("u31", "0", 1), ("u0", "7", 5)]
     said = []
-    split(log_of(events), SplitOptions(min_users_per_item=2), said.append)
+    split(log_of(events), SplitSettings(min_users_per_item=2), said.append)
     assert said == [
         "213 rows read, 212 with a rating of 4 or more; distinct: 182 pairs of 31 users and 8 items.",
         "Dropped items of fewer than 2 users; left: 180 pairs of 30 users and 6 items.",
@@ -160,59 +174,59 @@ def test_what_each_step_drops_is_said():
 def test_held_out_users_without_an_item_of_the_catalogue_are_counted():
     events = [(f"u{u}", f"{u if u % 2 else ''}i{i}", 5) for u in range(40) for i in range(6)]  # odd users share nothing
     said = []
-    data = split(log_of(events), SplitOptions(heldout_users=6), said.append)
+    data = split(log_of(events), SplitSettings(heldout_users=6), said.append)
     lost = 12 - data.validation.target.shape[0] - data.test.target.shape[0]
     assert lost > 0
     assert said[-1] == f"Left out: {lost} held-out users of whose items no training user has any."
 
 
 @pytest.mark.parametrize(
-    ("events", "options", "message"),
+    ("events", "settings", "message"),
     [
         # 40 users with 6 items, 30 with 3, 20 with low ratings
         (
             {"a": (40, 6, 5), "b": (30, 3, 5), "c": (20, 6, 2)},
-            SplitOptions(heldout_users=20),
+            SplitSettings(heldout_users=20),
             "40 users are left (of 90 in the data --threshold=4 took 20 and --min_items_per_user=5 took 30), too few "
             "for 2 × 20 held-out users and some to train on; lower --heldout_users or --threshold or "
             "--min_items_per_user",
         ),
         (
             {"a": (2, 6, 5), "b": (5, 3, 5)},
-            SplitOptions(),
+            SplitSettings(),
             "2 users are left (of 7 in the data --min_items_per_user=5 took 5), too few for training, validation and "
             "test, which need one each; lower --min_items_per_user",
         ),
         (
             {"a": (2, 6, 5)},
-            SplitOptions(),
+            SplitSettings(),
             "2 users are left, too few for training, validation and test, which need one each; give data of more users",
         ),
         (
             {"a": (9, 6, 5)},
-            SplitOptions(min_users_per_item=10),
+            SplitSettings(min_users_per_item=10),
             "0 users are left (of 9 in the data --min_users_per_item=10 took 9), too few for training, validation and "
             "test, which need one each; lower --min_users_per_item",
         ),
         (
             {"a": (30, 4, 5)},
-            SplitOptions(min_items_per_user=0),
+            SplitSettings(min_items_per_user=0),
             "no validation user has a target: the most items of the catalogue that one has are 4; 5 are needed: hold "
             "out more users with --heldout_users, or give more data",
         ),
     ],
 )
-def test_too_few_users_names_the_filter_that_took_them(events, options, message):
+def test_too_few_users_names_the_filter_that_took_them(events, settings, message):
     rows = [
         (f"{k}{u}", str(i), r) for k, (users, items, r) in events.items() for u in range(users) for i in range(items)
     ]
     with pytest.raises(UserError) as error:
-        split(log_of(rows), options)
+        split(log_of(rows), settings)
     assert str(error.value) == message
 
 
 def test_save_and_load(tmp_path):
-    data = split(make_log(), SplitOptions(heldout_users=20))
+    data = split(make_log(), SplitSettings(heldout_users=20))
     data.save(tmp_path / "new")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["split.npz"]
     again = Split.load(tmp_path / "new")
@@ -225,7 +239,7 @@ def test_save_and_load(tmp_path):
 
 
 def test_fingerprint_sees_every_part():
-    data = split(make_log(), SplitOptions(heldout_users=20))
+    data = split(make_log(), SplitSettings(heldout_users=20))
     other = data.test.target.copy()
     other.indices[0] = (other.indices[0] + 1) % other.shape[1]
     changed = Split(data.train, data.validation, HeldOut(data.test.fold_in, other), data.item_ids, data.titles)
@@ -236,7 +250,7 @@ def test_fingerprint_sees_every_part():
 def test_load_errors(tmp_path):
     with pytest.raises(UserError, match=r"no file or folder .*split\.npz"):
         Split.load(tmp_path)
-    split(make_log(), SplitOptions(heldout_users=20)).save(tmp_path)
+    split(make_log(), SplitSettings(heldout_users=20)).save(tmp_path)
     whole = (tmp_path / "split.npz").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"text"):
         (tmp_path / "split.npz").write_bytes(damaged)

@@ -35,7 +35,9 @@ def here(module: str, *arguments: str) -> Typed:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 0
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if status != stop.code and status:
+            print(stop.code, file=err)
     finally:
         sys.argv = argv
     return Typed(status, out.getvalue(), err.getvalue())

@@ -1,10 +1,12 @@
-"""Writing files and folders so that nobody ever sees half of one, and so that one process writes at a time."""
+"""Paths with `~`, and writing so that nobody ever sees half a file and one process writes at a time."""
 
 import contextlib
 import fcntl
 import os
+import re
+import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -13,22 +15,51 @@ from vae_cf_tf.errors import UserError
 LOCK = ".lock"
 
 
+def home_expanded(path: str | os.PathLike[str]) -> str:
+    """The path with the home folder in place of `~`, or of `~USER`, at its start, as a shell has it.
+
+    Raises:
+      UserError: there is no such user, or the home folder is not known.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        home = expanded.split(os.sep)[0]
+        raise UserError(f"{path}: {home} is nobody's home folder. Write ./{path} for a file of this name.")
+    return expanded
+
+
 @contextlib.contextmanager
 def written_aside(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
 
     The rename is atomic, so a reader sees the old file or the new one, and a process killed at any moment leaves
-    `path` as it was.
+    `path` as it was. Several processes may write the same `path`: the last one's file stays, whole. A temporary file is
+    locked while it is written; one without a lock was left by a killed process, and the next call removes it.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.tmp")  # one name, so that what a killed process left is written over
-    try:
-        yield aside
-        sync(aside)
-        os.replace(aside, path)
-        sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    _remove_leftovers(path)
+    while (lock := _taken(aside := path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), create=False)) is None:
+        pass  # another process has just made a file of this name, or takes this one for a leftover
+    with lock:
+        try:
+            yield aside
+            sync(aside)
+            os.replace(aside, path)
+            sync(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of `path` that no process holds."""
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}\.)?tmp")  # without digits: version 0.1 wrote it
+    with os.scandir(path.parent) as entries:
+        found = [Path(entry) for entry in entries if leftover.fullmatch(entry.name)]
+    for aside in found:
+        with contextlib.suppress(FileNotFoundError):
+            if lock := _taken(aside, create=False):
+                with lock:
+                    aside.unlink()
 
 
 def sync(path: str | os.PathLike) -> None:
@@ -41,7 +72,7 @@ def sync(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = (), create: bool = True) -> Iterator[int]:
+def locked(folder: str | os.PathLike, busy: str, waits: Iterable[float] = (), create: bool = True) -> Iterator[int]:
     """Holds the folder's lock and yields its descriptor.
 
     The lock goes with the process, however it ends, unless a child inherits the descriptor and lives on.
@@ -49,7 +80,7 @@ def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = (), cr
     Args:
       folder: where `LOCK` lies.
       busy: the error's text where another process holds the lock.
-      waits: seconds to wait before each further try.
+      waits: seconds to wait before each further try. A wait is asked for when a try has failed.
       create: whether to make a missing folder. If nothing is written to it, it is removed again.
 
     Raises:
@@ -57,23 +88,23 @@ def locked(folder: str | os.PathLike, busy: str, waits: Sequence[float] = (), cr
       FileNotFoundError: the folder is missing and is not to be made.
     """
     path = Path(folder) / LOCK
-    is_new = create and not path.parent.exists()
-    for wait in [*waits, None]:
-        lock = _taken(path, create)
-        if lock is None:
-            if wait is None:
-                raise UserError(busy)
-            time.sleep(wait)
-            continue
-        with lock:
-            try:
-                yield lock.fileno()
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    if is_new and os.listdir(path.parent) == [LOCK]:
-                        path.unlink()
-                        path.parent.rmdir()
-        return
+    further = iter(waits)
+    while True:
+        is_new = create and not path.parent.exists()
+        if lock := _taken(path, create):
+            break
+        wait = next(further, None)
+        if wait is None:
+            raise UserError(busy)
+        time.sleep(wait)
+    with lock:
+        try:
+            yield lock.fileno()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if is_new and os.listdir(path.parent) == [LOCK]:
+                    path.unlink()
+                    path.parent.rmdir()
 
 
 def _taken(path: Path, create: bool) -> TextIO | None:

@@ -16,6 +16,7 @@ from absl import flags
 from vae_cf_tf.cli import quiet
 from vae_cf_tf.cli.console import unbreakable_streams
 from vae_cf_tf.errors import UserError, did_you_mean
+from vae_cf_tf.files import home_expanded
 from vae_cf_tf.settings import flagfiles
 
 _FULL = "the disk is full; free some space and start the command again"
@@ -113,7 +114,7 @@ def define_path(name: str, default: str, help: str) -> None:
 
 class _PathParser(flags.ArgumentParser):
     def parse(self, argument: str) -> str:
-        return os.path.expanduser(argument)
+        return home_expanded(argument)
 
     def flag_type(self) -> str:
         return "path"

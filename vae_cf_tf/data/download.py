@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import home_expanded, written_aside
 from vae_cf_tf.say import Say, silent
 
 _URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
@@ -37,7 +37,7 @@ def download(name: str, cache_dir: str = "", say: Say = silent) -> str:
     if name not in DATASETS:
         raise UserError(f"no data set {name!r} to download; known are {', '.join(DATASETS)}")
     url = _URL.format(name=name)
-    place = Path(os.path.expanduser(cache_dir or os.environ.get("KERAS_HOME", "~/.keras"))) / "movielens"
+    place = Path(home_expanded(cache_dir or os.environ.get("KERAS_HOME", "~/.keras"))) / "movielens"
     archive, folder = place / f"{name}.zip", place / name
     try:
         if not folder.is_dir():

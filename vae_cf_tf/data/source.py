@@ -60,7 +60,7 @@ def difference(stored: Mapping[str, Any], settings: DataSettings, moved: bool = 
 
 def _name(settings: DataSettings) -> str:
     if settings.data:
-        return Path(settings.data).expanduser().resolve().name
+        return Path(settings.data).resolve().name
     return settings.dataset or EMBEDDED
 
 
@@ -68,7 +68,7 @@ def _files(settings: DataSettings) -> list[tuple[Path, Path]]:
     """The files and the folder that their names are relative to."""
     if not settings.data:
         return []
-    root = Path(settings.data).expanduser()
+    root = Path(settings.data)
     return [(path, root if root.is_dir() else root.parent) for path in source_files(settings.data)]
 
 

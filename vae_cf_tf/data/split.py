@@ -23,6 +23,7 @@ from vae_cf_tf.settings import SplitSettings
 SPLIT_FILE = "split.npz"
 PARTS = ("test", "validation")
 """The held-out users: those for the result, and those on whom epochs and settings are chosen."""
+_DEFAULT = SplitSettings()
 _MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
 
 
@@ -97,7 +98,7 @@ class Split:
         return digest.hexdigest()[:16]
 
 
-def split(interactions: Interactions, settings: SplitSettings = SplitSettings(), say: Say = silent) -> Split:
+def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: Say = silent) -> Split:
     """Splits by users as Liang et al. 2018 do (arXiv 1802.05814, the notebook of dawenl/vae_cf).
 
     Ratings of `threshold` or more count as 1, repeated events as one. Items with few users are dropped, then users with

@@ -19,7 +19,10 @@ class Ease(Baseline):
       l2: λ > 0.
     """
 
-    description = "is a linear model from items to items (Steck 2019) with the regularisation λ that ranks best on validation users"
+    description = (
+        "is a linear model from items to items (Steck 2019) with the regularisation λ that ranks best on validation "
+        "users"
+    )
 
     def __init__(self, l2: float):
         self.l2 = l2

@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import home_expanded
 from vae_cf_tf.registry import Registry
 
 
@@ -27,7 +28,7 @@ class Facts:
       family: a registry whose names are further choices.
       low, high: bounds of a number.
       changes: see there.
-      is_path: whether it is a file or a folder.
+      is_path: whether it is a file or a folder, so that `~` is the home folder.
     """
 
     help: str
@@ -60,6 +61,8 @@ class Section:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if facts_of(field).is_path:
+                object.__setattr__(self, field.name, home_expanded(getattr(self, field.name)))
             check(field, getattr(self, field.name))
         self.check()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import home_expanded
 from vae_cf_tf.settings.settings import Settings, names, parsed, written
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def expanded(argv: Sequence[str]) -> list[str]:
                 if not rest:
                     raise UserError("--flagfile has no value. Write --flagfile=PATH.")
                 path = rest.pop(0)
-            found += flags_in(Path(path).expanduser())
+            found += flags_in(Path(home_expanded(path)))
         else:
             found.append(argument)
     return found
@@ -61,7 +62,7 @@ def flags_in(path: Path, including: tuple[Path, ...] = ()) -> list[str]:
     found: list[str] = []
     for line in map(str.strip, lines):
         if line.startswith("--flagfile="):
-            inner = Path(line.removeprefix("--flagfile=")).expanduser()
+            inner = home_expanded(line.removeprefix("--flagfile="))
             found += flags_in(path.parent / inner, (*including, path))
         elif line.startswith("-"):
             found.append(line)

@@ -53,7 +53,7 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
     """Reads a data set.
 
     Args:
-        path: a file or a folder in one of the forms that the README lists under `--data`.
+        path: a file or a folder in one of the forms that docs/data.md lists.
         say: is told which files are read, and what is taken from them.
 
     Returns: a Split where `path` is a folder that is split already, otherwise Interactions.
@@ -68,7 +68,7 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
     except NoEvents as e:
         raise UserError(f"{name} holds no rows; give a file with interactions") from e
     if options.item_titles:
-        found = titles.read_matching(Path(options.item_titles).expanduser(), data.item_ids)
+        found = titles.read_matching(Path(options.item_titles), data.item_ids)
     else:
         found = titles.beside(folder, data.item_ids, say)
     return replace(data, titles=found or data.titles)
@@ -76,11 +76,11 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
 
 def source_files(path: str) -> list[Path]:
     """The files that `read` reads events from. Raises UserError for a path of no known format."""
-    return _locate(Path(path).expanduser())[1]
+    return _locate(Path(path))[1]
 
 
 def _found(path: str, options: ReaderOptions) -> tuple[Format, list[Path], Path]:
-    format, files, folder = _locate(Path(path).expanduser())
+    format, files, folder = _locate(Path(path))
     if options.named and not format.has_column_names:
         flags = " and ".join(f"--{flag}={name}" for flag, name in options.named.items())
         raise UserError(f"{path} has no column names, so {flags} means nothing here; leave it out")
