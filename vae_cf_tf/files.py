@@ -38,8 +38,10 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     _remove_leftovers(path)
-    while (lock := _taken(aside := path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), create=False)) is None:
-        pass  # another process has just made a file of this name, or takes this one for a leftover
+    lock = None
+    while lock is None:  # another process may take the new file for a leftover before it is locked
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        lock = _taken(aside, create=False)
     with lock:
         try:
             yield aside
@@ -56,7 +58,7 @@ def _remove_leftovers(path: Path) -> None:
     with os.scandir(path.parent) as entries:
         found = [Path(entry) for entry in entries if leftover.fullmatch(entry.name)]
     for aside in found:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # another process was quicker, or the file is another user's
             if lock := _taken(aside, create=False):
                 with lock:
                     aside.unlink()

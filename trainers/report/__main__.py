@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from trainers.report.finished import finished_run
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.runs.workdir import Workdir
@@ -29,8 +30,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     commands.required(["workdir"], "python -m trainers.report --workdir=RUN")
     values = flags.FLAGS
-    workdir = Workdir(values.workdir)
-    workdir.settings(), workdir.read_metrics()  # what is no finished run is told before TensorFlow takes its seconds
+    finished_run(Workdir(values.workdir))  # a wrong folder is told before TensorFlow takes its seconds
     print(
         write.write_report(
             values.workdir,

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainers.report import rankings
+from trainers.report.finished import Finished
 from trainers.report.names import DECIDES, OURS
 from vae_cf_tf.data.split import PARTS, HeldOut, Split
 from vae_cf_tf.errors import UserError
@@ -55,20 +56,18 @@ class Run(NamedTuple):
         return self.split.name_of(item)
 
 
-def load(workdir: Workdir, split: Split) -> Run:
-    """Reads a finished run and ranks its held-out users, unless their lists are kept from before.
+def load(workdir: Workdir, finished: Finished, split: Split) -> Run:
+    """Reads the model of a finished run and ranks its held-out users, unless their lists are kept from before.
+
+    Args:
+      workdir: of the run.
+      finished: its figures.
+      split: its data.
 
     Raises:
-      UserError: the folder is no run's, the run is not finished or is being continued, or a file is damaged.
+      UserError: the figures are of other weights, or a file is missing or damaged.
     """
-    settings, metrics = workdir.settings(), workdir.read_metrics()
-    history = workdir.read_history()
-    best = checkpoints.read_meta(workdir.best)["epoch"]
-    if len(history["epoch"]) != metrics["epochs"] or best != metrics["best_epoch"]:
-        raise UserError(
-            f"The run in {workdir.path} is being continued: its figures are of {metrics['epochs']} epochs (best: "
-            f"{metrics['best_epoch']}), its weights of {len(history['epoch'])} (best: {best}). Let it finish first."
-        )
+    settings, metrics, history = finished
     model, model_id, _ = loading.load(workdir, split)
     if model_id != metrics["model_id"]:
         raise UserError(

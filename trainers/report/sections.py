@@ -58,12 +58,12 @@ def data(run: Run) -> Section:
     ordered = np.sort(popularity)[::-1]
     top = {share: ordered[: max(1, round(share * items))].sum() / train.nnz for share in (0.01, 0.1)}
     seen, few = lengths["training users"], np.quantile(lengths["training users"], 0.1, method="lower")
+    source = run.settings.data.data or run.settings.data.dataset or "the embedded, generated data set"
     return Section("Data", [
         [Text(
-            f"Data: {run.settings.data.data or run.settings.data.dataset or 'the embedded, generated data set'}. Density: "
-            f"{train.nnz / (users * items):.2%} of all pairs of a training user and an item are interactions. The most "
-            f"popular 1% of the items have {top[0.01]:.0%} of the training interactions, the most popular 10% have "
-            f"{top[0.1]:.0%}."
+            f"Data: {source}. Density: {train.nnz / (users * items):.2%} of all pairs of a training user and an item "
+            f"are interactions. The most popular 1% of the items have {top[0.01]:.0%} of the training interactions, "
+            f"the most popular 10% have {top[0.1]:.0%}."
         )],
         [Plot(
             "data_lengths", "Length of histories",

@@ -2,15 +2,16 @@
 
 import datetime
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainers.report import latent_sections, page, sections
+from trainers.report.finished import finished_run
 from trainers.report.run import Run, load
 from vae_cf_tf.data.split import with_titles
 from vae_cf_tf.data.titles import read_titles
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import locked, written_aside
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings.flagfiles import as_flags
 
@@ -38,11 +39,11 @@ def write_report(
     """
     options = dict(locals())
     files = Workdir(workdir)
-    files.settings()  # raises for a folder that is no run's before anything else is read
+    finished = finished_run(files)  # a folder that is no such run is told before its data is read
     split = files.split()
     if item_titles:
         split = with_titles(split, read_titles(Path(item_titles)))
-    run = load(files, split)
+    run = load(files, finished, split)
     candidates = [
         sections.data(run),
         sections.against_baselines(run, seed),
@@ -58,11 +59,26 @@ def write_report(
     images = page.draw(shown)
     html = page.render(f"Report of a run: {run.name}", sections.lead(run, seed), shown, images)
     folder = Path(report_dir or files.path / "report")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (images | {"index.html": html.encode()}).items():
-        with written_aside(folder / name) as aside:
-            aside.write_bytes(content)
+    write_files(folder, images | {"index.html": html.encode()})
     return folder / "index.html"
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], waits: Sequence[float] = [0.1] * 300) -> None:
+    """Writes files by name. Of several reports that go to one folder at once, the last one's files stay, all of them.
+
+    Args:
+      folder: made where it is missing.
+      contents: of each file.
+      waits: seconds between tries while another process writes there.
+
+    Raises:
+      UserError: the other process takes longer.
+    """
+    busy = f"Another report is being written to {folder}. Wait for it, or give another --report_dir."
+    with locked(folder, busy, waits):
+        for name, content in contents.items():
+            with written_aside(folder / name) as aside:
+                aside.write_bytes(content)
 
 
 def about(run: Run, options: Mapping[str, Any]) -> page.Section:

@@ -2,15 +2,17 @@
 
 import hashlib
 import http.client
+import itertools
 import os
 import shutil
 import tempfile
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import home_expanded, written_aside
+from vae_cf_tf.files import home_expanded, locked, written_aside
 from vae_cf_tf.say import Say, silent
 
 _URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
@@ -41,16 +43,25 @@ def download(name: str, cache_dir: str = "", say: Say = silent) -> str:
     archive, folder = place / f"{name}.zip", place / name
     try:
         if not folder.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-            if not archive.is_file() or _md5(archive) != DATASETS[name]:
-                _fetch(url, archive, DATASETS[name], say)
-            _unpack(archive, folder)
+            busy = f"another process has been downloading {name} to {place} for half an hour; wait for its end"
+            with locked(place / f".{name}", busy, _half_an_hour(say, name)):
+                if folder.is_dir():  # the other process did it
+                    return str(folder)
+                if not archive.is_file() or _md5(archive) != DATASETS[name]:
+                    _fetch(url, archive, DATASETS[name], say)
+                _unpack(archive, folder)
     except (OSError, http.client.HTTPException, zipfile.BadZipFile, ValueError) as e:
         reason = " ".join(str(e).split()) or type(e).__name__
         raise UserError(
             f"{name} could not be downloaded to {place} ({reason}); get {url} by hand, unpack it and say --data=FOLDER"
         ) from e
     return str(folder)
+
+
+def _half_an_hour(say: Say, name: str) -> Iterator[float]:
+    """Waits of a second; the first is told."""
+    say(f"Another process downloads {name}: waiting for it …")
+    yield from itertools.repeat(1.0, 1800)
 
 
 def _fetch(url: str, archive: Path, md5: str, say: Say) -> None:

@@ -11,22 +11,25 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
-from vae_cf_tf.models.tree import Variables
+
+if TYPE_CHECKING:  # what a checkpoint says of itself can be read without TensorFlow
+    import keras
+
+    from vae_cf_tf.models.tree import Variables
 
 
-def optimizer_variables(optimizer: keras.Optimizer) -> Variables:
+def optimizer_variables(optimizer: "keras.Optimizer") -> "Variables":
     """The optimiser's step and moments."""
     return {f"optimizer/{i:03d}_{v.name}": v for i, v in enumerate(optimizer.variables)}
 
 
-def save(path: str | os.PathLike, variables: Variables, meta: dict[str, Any]) -> None:
+def save(path: str | os.PathLike, variables: "Variables", meta: dict[str, Any]) -> None:
     """Writes the variables' values and `meta` as `path`: aside first, then renamed."""
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # what np.savez writes, array by array
         for name in ("meta", *variables):
@@ -35,7 +38,7 @@ def save(path: str | os.PathLike, variables: Variables, meta: dict[str, Any]) ->
                 np.lib.format.write_array(f, value, allow_pickle=False)
 
 
-def load(path: str | os.PathLike, variables: Variables) -> dict[str, Any]:
+def load(path: str | os.PathLike, variables: "Variables") -> dict[str, Any]:
     """Assigns what `path` holds to the variables and returns its `meta`.
 
     Raises:
