@@ -99,14 +99,17 @@ class Settings:
 
         Raises:
           OldVersion: an earlier version of the package wrote it.
-          ValueError: the text is no such thing.
+          ValueError: the text is no such thing, or a later version of the package wrote it.
           UserError: values that do not go together.
         """
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("no settings")
-        if values.pop("version", 1) != VERSION:
+        version = values.pop("version", 1)
+        if version == 1:
             raise OldVersion
+        if version != VERSION:
+            raise ValueError(f"version is {version!r}")
         for name, value in values.items():
             if name not in _FIELDS:
                 raise ValueError(f"unknown setting {name}")
