@@ -10,6 +10,7 @@ LATENT = Registry(
         "hierarchical": "vae_cf_tf.models.hierarchical:HierarchicalVAE",
     },
     traits={"flat": {"latent variable"}, "hierarchical": {"latent variable", "sampled KL only"}},
+    default="hierarchical",
 )
 PRIORS = Registry(
     "prior",
@@ -21,6 +22,7 @@ PRIORS = Registry(
         "batch_vamp": "vae_cf_tf.models.priors.batch_vamp:BatchVampPrior",
     },
     traits={"standard": {"closed-form KL"}},
+    default="user_vamp",
 )
 LIKELIHOODS = Registry(
     "likelihood",

@@ -16,6 +16,7 @@ class Registry:
       family: what the parts are, for messages.
       parts: "module:name" by name. The first is the plainest of the family.
       traits: of some parts, what must be known without importing them.
+      default: name of the part that a setting has unless it is given; "": the plainest.
 
     Example:
       >>> numbers = Registry("number", {"tau": "math:tau"})
@@ -25,8 +26,11 @@ class Registry:
       ('tau',)
     """
 
-    def __init__(self, family: str, parts: dict[str, str], traits: dict[str, set[str]] | None = None):
+    def __init__(
+        self, family: str, parts: dict[str, str], traits: dict[str, set[str]] | None = None, default: str = ""
+    ):
         self.family = family
+        self.default = default or next(iter(parts))
         self._parts: dict[str, Any] = dict(parts)
         self._traits = dict(traits or {})
 

@@ -14,10 +14,10 @@ class ModelSettings(Section):
     title: ClassVar[str] = "Model"
 
     latent: str = setting(
-        "hierarchical", "Latent structure; none is the denoising autoencoder, without a latent variable.", family=LATENT
+        LATENT.default, "Latent structure; none is the denoising autoencoder, without a latent variable.", family=LATENT
     )
     prior: str = setting(
-        "user_vamp",
+        PRIORS.default,
         "Prior of the (upper) latent variable: N(0, I); a mixture of posteriors at learned pseudo-inputs; the same at "
         "points learned behind the encoder's first block, whose cost does not depend on the catalogue; a mixture of "
         "the posteriors of training users, encoded anew every epoch; in training, of those of the batch's other users.",
@@ -51,7 +51,7 @@ class ModelSettings(Section):
     )
     hidden_dim: int = setting(600, "Units of a hidden block.", low=1)
     latent_dim: int = setting(200, "Dimensions of each latent variable.", low=1)
-    likelihood: str = setting("multinomial", "Likelihood of a user's items.", family=LIKELIHOODS)
+    likelihood: str = setting(LIKELIHOODS.default, "Likelihood of a user's items.", family=LIKELIHOODS)
     confidence: float = setting(10.0, "Gaussian likelihood: weight of a consumed item's squared error (c1).", low=0)
     confidence_zero: float = setting(1.0, "Gaussian likelihood: weight of any other item's squared error (c0).", low=0)
     initializer: str = setting(
@@ -118,7 +118,7 @@ class ItemItemSettings(Section):
     title: ClassVar[str] = "Item–item model"
 
     item_path: str = setting(
-        "linear",
+        ITEM_ITEM.default,
         "linear: beside the trained decoder stands a linear item–item model, EASE of normalised users and items in "
         "closed form; its weight is chosen on validation users.",
         "none",
