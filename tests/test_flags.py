@@ -1,7 +1,6 @@
 """Every flag is alive: its values are taken, those past its bounds refused, and it changes what it says it changes."""
 
 import csv
-import dataclasses
 import functools
 import json
 import math
@@ -15,12 +14,15 @@ import pytest
 import tensorflow as tf
 from conftest import FLAGFILES, ROOT, synthetic_events
 from typed import here, mistake
-from vae_cf_tf.settings.config import Config
 
+from export import versions
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings.fields import facts_of
+from vae_cf_tf.settings.flagfiles import settings_in
+from vae_cf_tf.settings.settings import field_of, names
 
-FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 TINY = ("--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--epochs=2", "--ease_l2=50",
         "--learning_rate=0.01")  # fmt: skip
 VAMP, EVCF, DAE, BASELINE, WIDE = ("vamp", "evcf", "multdae", "baseline", "wide")
@@ -164,7 +166,7 @@ def sample(values: list, fast: int, seed: int) -> list:
 
 
 def test_the_table_knows_every_flag():
-    assert set(EFFECTS) | set(NO_EFFECT) == set(FIELDS)
+    assert set(EFFECTS) | set(NO_EFFECT) == set(names())
     assert not set(EFFECTS) & set(NO_EFFECT)
 
 
@@ -176,21 +178,21 @@ def test_a_flag_changes_the_outcome(name):
 
 def values_of(name: str) -> list[str]:
     """Values that a flag takes."""
-    field = FIELDS[name]
-    if field.metadata["choices"]:
-        return [c for c in field.metadata["choices"] if c]
-    low, high = max(field.metadata["low"], 0), field.metadata["high"]
-    small = [low, low + 1, low + 2] if isinstance(field.default, int) else [low, low + 0.3, low + 0.7]
-    return [str(v) for v in small if v <= high]
+    facts = facts_of(field_of(name))
+    if facts.values():
+        return [value for value in facts.values() if value]
+    low = max(facts.low, 0)
+    small = [low, low + 1, low + 2] if isinstance(field_of(name).default, int) else [low, low + 0.3, low + 0.7]
+    return [str(v) for v in small if v <= facts.high]
 
 
 def pairs(count: int, seed: int) -> list[tuple[str, ...]]:
     """Random flagfiles with two random settings each."""
     rng = np.random.default_rng(seed)
-    names = [n for n in EFFECTS if not n.endswith("_column") and n not in ("item_titles", "epochs", "ease_l2")]
+    known = [n for n in EFFECTS if not n.endswith("_column") and n not in ("item_titles", "epochs", "ease_l2")]
     found = []
     for _ in range(count):
-        chosen = [names[i] for i in rng.permutation(len(names))[:2]]
+        chosen = [known[i] for i in rng.permutation(len(known))[:2]]
         flags = [f"--{name}={rng.choice(values_of(name))}" for name in chosen]
         found.append((FLAGFILES[rng.integers(len(FLAGFILES))].stem, *flags))
     return found
@@ -212,24 +214,22 @@ def test_random_pairs_of_settings_train_and_serve_or_are_refused_in_a_line(flags
     assert not line or any(words in line for words in USERS_MISTAKES), line
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", names())
 def test_bounds_and_choices_are_kept(name):
-    field = FIELDS[name]
-    kind = type(field.default)
-    if field.metadata["choices"]:
+    facts, kind = facts_of(field_of(name)), type(field_of(name).default)
+    if facts.values():
         with pytest.raises(UserError, match=f"--{name} must be one of"):
-            Config(**{name: "nonsense"})
+            Settings.of(**{name: "nonsense"})
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes one of ")
     elif kind is not str:
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes a ", "'nonsense'")
-        low, high = field.metadata["low"], field.metadata["high"]
         step = 1 if kind is int else 1e-9
-        if low > -math.inf:
+        if facts.low > -math.inf:
             with pytest.raises(UserError, match=f"--{name}"):
-                Config(**{name: kind(low - step)})
-        if high < math.inf:
+                Settings.of(**{name: kind(facts.low - step)})
+        if facts.high < math.inf:
             with pytest.raises(UserError, match=f"--{name}"):
-                Config(**{name: kind(high + step)})
+                Settings.of(**{name: kind(facts.high + step)})
 
 
 def test_messages_suggest_what_was_meant(tmp_path):
@@ -265,12 +265,10 @@ def test_help_ends_well_and_names_every_flag(module):
     assert (typed.status, typed.stderr) == (0, "")
     assert f"Usage: python -m {module} " in typed.stdout
     if module.startswith("trainers") and module != "trainers.report":
-        assert all(f"--{name}=" in typed.stdout for name in FIELDS)
+        assert all(f"--{name}=" in typed.stdout for name in names())
         places = [typed.stdout.index(f"\n{title}:\n") for title in ("Most used", "Data", "Split", "Model", "Training")]
         assert places == sorted(places)
 
 
 def test_the_defaults_are_the_default_models():
-    from vae_cf_tf.settings.config import flagfile_settings
-
-    assert Config(**flagfile_settings(ROOT / "vamp.flags") | {"workdir": Config().workdir}) == Config()
+    assert Settings.of(**settings_in(ROOT / "vamp.flags") | {"workdir": Settings()["workdir"]}) == Settings()
