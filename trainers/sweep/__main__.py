@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from trainers.main import define_flags as define_settings
-from trainers.main import given_flags, settings_from_flags
+from trainers.setting_flags import define_flags as define_settings
+from trainers.setting_flags import given_flags, settings_from_flags
 from trainers.sweep import output, plans, results, runs, scheduling
 from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError

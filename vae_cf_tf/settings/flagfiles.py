@@ -10,11 +10,16 @@ from vae_cf_tf.files import home_expanded
 from vae_cf_tf.settings.settings import Settings, names, parsed, written
 
 _ROOT = Path(__file__).resolve().parents[2]
+_FLAGS = _ROOT / "trainers" / "flags"
+_DEFAULT = "vamp.flags"
 
 
 def shipped() -> list[Path]:
     """The package's own flagfiles, the default's first."""
-    return [_ROOT / "vamp.flags", *sorted((_ROOT / "trainers" / "flags").glob("*.flags"))]
+    default = _ROOT / _DEFAULT
+    if not default.is_file():
+        default = _FLAGS / _DEFAULT  # where a wheel has it
+    return [default, *sorted(path for path in _FLAGS.glob("*.flags") if path.name != _DEFAULT)]
 
 
 def expanded(argv: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import csv
 
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.split import HeldOut, Split, ones
@@ -65,6 +66,24 @@ class PreSplit(Format):
             if len(names) == 2:
                 _check_targets(folder, names, matrices[-1], uids)
         return Split(matrices[0][0], HeldOut(*matrices[1]), HeldOut(*matrices[2]), item_ids, {})
+
+
+def write_split(split: Split, folder: Path) -> None:
+    """Writes the files of a split as `PreSplit` reads them, without titles.
+
+    Args:
+      split: every user has an item.
+      folder: exists.
+    """
+    (folder / ITEM_IDS).write_text("".join(f"{item}\n" for item in split.item_ids), encoding="utf-8", newline="\n")
+    held_out = ((part.fold_in, part.target) for part in (split.validation, split.test))
+    files, first_uid = iter(_PAIRS), 0
+    for matrices in ((split.train,), *held_out):
+        for matrix in matrices:
+            uids = np.repeat(first_uid + np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+            pairs = pa.table({"uid": uids, "sid": matrix.indices})
+            csv.write_csv(pairs, folder / next(files), csv.WriteOptions(quoting_header="none"))
+        first_uid += matrices[0].shape[0]
 
 
 def _check_users(folder: Path, uids: dict[str, np.ndarray]) -> None:

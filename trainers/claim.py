@@ -1,0 +1,39 @@
+"""What the main job does before TensorFlow is needed: the settings and the data of a workdir, checked."""
+
+from vae_cf_tf.data import source
+from vae_cf_tf.data.load import load_split
+from vae_cf_tf.data.split import Split
+from vae_cf_tf.evaluation import metrics
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.say import Say
+from vae_cf_tf.settings import Settings
+
+
+def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], say: Say) -> Split:
+    """The workdir's split; at the first start, that of the data, which is then kept there.
+
+    Args:
+      settings: of the run.
+      workdir: locked by this process.
+      given: the settings that the user named.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: bad data, or a workdir of other settings.
+    """
+    workdir.check_settings(settings)
+    workdir.check_data(settings)
+    if workdir.has_split():
+        split = workdir.split()
+    else:
+        described = source.describe(settings.data)
+        split = load_split(settings, say, given)
+        metrics.check_catalogue(len(split.item_ids))
+        workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
+        workdir.claim_data(split, described)
+    workdir.claim(settings)
+    say(
+        f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
+        f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
+    )
+    return split
