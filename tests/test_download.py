@@ -5,6 +5,7 @@ import http.server
 import shutil
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,6 +69,25 @@ def test_an_archive_in_the_cache_is_not_fetched_again(server, tmp_path):
     shutil.rmtree(tmp_path / "movielens" / "ml-1m")
     download("ml-1m", str(tmp_path))
     assert server == ["/ml-1m.zip"]
+
+
+def test_of_two_downloads_at_once_one_fetches_and_the_other_waits(server, tmp_path):
+    waits, said = threading.Event(), []
+
+    def say(line):
+        said.append(line)
+        if line.startswith("Another process is downloading ml-1m"):
+            waits.set()
+        else:
+            assert waits.wait(20)  # the download goes on when the other one has noticed it
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = set(pool.map(lambda _: download("ml-1m", str(tmp_path), say), range(2)))
+    assert read(folders.pop()).item_ids.tolist() == ["10", "20"]
+    assert not folders
+    assert server == ["/ml-1m.zip"]
+    assert len(said) == 2
+    assert sorted(path.name for path in (tmp_path / "movielens").iterdir()) == ["ml-1m", "ml-1m.zip"]
 
 
 def test_a_wrong_checksum_is_an_error(server, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.text
@@ -18,22 +19,25 @@ import pytest
 import scipy.sparse as sp
 import scipy.stats
 import tensorflow as tf
-from conftest import EVCF, ROOT
+from conftest import EVCF, ROOT, synthetic_events
 from matplotlib import pyplot as plt
+from typed import Typed, mistake, process
 
 import vae_cf_tf
 from trainers import plotting
 from trainers.main import train_and_evaluate
 from trainers.report import figures, latent, latent_sections, numbers, page, rankings, sections
 from trainers.report import run as run_module
+from trainers.report.finished import finished_run
 from trainers.report.names import METRICS, OURS
-from trainers.report.write import write_report
-from vae_cf_tf.data.synthetic import synthetic_log
+from trainers.report.write import write_files, write_report
+from vae_cf_tf import files
+from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import ranking
-from vae_cf_tf.runs.workdir import PARTS, Workdir
-from vae_cf_tf.settings import flagfiles
-from vae_cf_tf.settings.config import Config, parsed
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings import Settings, flagfiles
+from vae_cf_tf.settings.settings import parsed
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "epochs": 3, "ease_l2": "50"}
 NASTY = '<script>alert("x")</script> & Söhne'
@@ -92,15 +96,14 @@ def reported(request, tmp_path_factory):
     """A run of each kind and its report."""
     folder = tmp_path_factory.mktemp("report") / "<i>it's & so on"
     folder.mkdir()
-    data = synthetic_log(users=160, items=130, communities=4, mean_items=15)
-    lines = [f"{data.user_ids[u]},{data.item_ids[i]}" for u, i in zip(data.users, data.items, strict=True)]
-    (folder / "events.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+    events = synthetic_events(folder)
+    items = dict.fromkeys(line.split(",")[1] for line in events.read_text().splitlines()[1:])
     quoted = NASTY.replace('"', '""')
-    titles = "".join(f'{item},"{quoted} {i}"\n' for i, item in enumerate(data.item_ids))
+    titles = "".join(f'{item},"{quoted} {i}"\n' for i, item in enumerate(items))
     (folder / "titles.csv").write_text("item_id,title\n" + titles)
     workdir = Workdir(folder / "run")
-    config = Config(data=str(folder / "events.csv"), workdir=str(workdir.path), **(EVCF | TINY | MODELS[request.param]))
-    train_and_evaluate(config, say=lambda line: None)
+    settings = Settings.of(data=str(events), workdir=str(workdir.path), **(EVCF | TINY | MODELS[request.param]))
+    train_and_evaluate(settings, say=lambda line: None)
     path = write_report(workdir.path, item_titles=folder / "titles.csv", components=3)
     return request.param, workdir, path, Page(path.read_text(encoding="utf-8"))
 
@@ -174,7 +177,7 @@ def test_the_page_says_when_by_what_and_by_which_commands_it_was_made(reported):
     training, reporting = (shlex.split(command) for command in page.commands)
     assert training[:3] == ["python", "-m", "trainers.main"]
     flags = (word.removeprefix("--").partition("=") for word in flagfiles.expanded(training[3:]))
-    assert Config(**{name: parsed(name, value) for name, _, value in flags}) == workdir.config()
+    assert Settings.of(**{name: parsed(name, value) for name, _, value in flags}) == workdir.settings()
     assert reporting[:4] == ["python", "-m", "trainers.report", f"--workdir={workdir.path}"]
     assert f"--item_titles={workdir.path.parent / 'titles.csv'}" in reporting
     assert "--components=3" in reporting
@@ -187,6 +190,10 @@ def test_no_plot_stands_alone_in_a_row_and_wide_tables_say_that_they_scroll(repo
     wide = re.findall(r"All (\d) columns: scroll the table sideways", page.text)
     assert wide == (["6", "6", "6", "7"] if "EASE" in page.text else ["6", "5", "5", "7"])
     assert re.search(r"\.scroll \{[^}]*overflow-x: auto[^}]*local", path.read_text(encoding="utf-8"))
+
+
+def loaded(workdir: Workdir) -> run_module.Run:
+    return run_module.load(workdir, finished_run(workdir), workdir.split())
 
 
 def axes_of(plot: page.Plot) -> plt.Axes:
@@ -203,7 +210,7 @@ def plots_of(section: page.Section) -> list[page.Plot]:
 @pytest.mark.parametrize("reported", ["users", "dae"], indirect=True)
 def test_curves_that_cannot_be_compared_have_axes_of_their_own(reported):
     kind, workdir, _, _ = reported
-    run = run_module.load(workdir, workdir.split())
+    run = loaded(workdir)
     apart = [column for column in ("loss", "nll", "val_nll", "kl", "val_kl") if any(run.history[column])]
     shown = []
     for plot in plots_of(sections.training(run)):
@@ -219,7 +226,7 @@ def test_curves_that_cannot_be_compared_have_axes_of_their_own(reported):
 @pytest.mark.parametrize("reported", ["hvamp"], indirect=True)
 def test_text_of_plots_can_be_read_on_a_phone(reported):
     _, workdir, _, _ = reported
-    run = run_module.load(workdir, workdir.split())
+    run = loaded(workdir)
     shown = [sections.data(run), sections.training(run), sections.catalogue(run), sections.by_history(run, 0)]
     for plot in itertools.chain.from_iterable(map(plots_of, [*shown, latent_sections.latent_space(run, 3, 0)])):
         texts = axes_of(plot).figure.findobj(matplotlib.text.Text)
@@ -230,14 +237,14 @@ def test_text_of_plots_can_be_read_on_a_phone(reported):
 @pytest.mark.parametrize("reported", ["users"], indirect=True)
 def test_only_the_pseudo_inputs_that_are_shown_become_dense(reported, monkeypatch):
     _, workdir, _, _ = reported
-    run = run_module.load(workdir, workdir.split())
+    run = loaded(workdir)
     dense = sp.csr_matrix.toarray
     rows = []
     monkeypatch.setattr(sp.csr_matrix, "toarray", lambda self, *args: (rows.append(self.shape[0]), dense(self))[1])
     section = latent_sections.latent_space(run, 2, 0)
     assert max(rows) == 2
     table = section.rows[-1][0]
-    users = [dense(run.model.prior.users)[int(row[0].partition(":")[0])] for row in table.rows]
+    users = [dense(run.network.prior.users)[int(row[0].partition(":")[0])] for row in table.rows]
     for user, (_, characteristic, recommended) in zip(users, table.rows, strict=True):
         has = {run.title(item) for item in np.flatnonzero(user)}
         assert set(characteristic.split("; ")) <= has
@@ -252,7 +259,7 @@ def test_the_figures_are_those_of_the_main_job(reported):
         for part in PARTS:
             for metric in METRICS:
                 assert f"{system[part][metric]['mean']:.4f}" in page.text
-    run = run_module.load(workdir, workdir.split())
+    run = loaded(workdir)
     for system, judged in systems.items():
         for part in PARTS:
             for metric, figure in judged[part].items():
@@ -275,15 +282,15 @@ def test_held_out_items_are_marked_and_no_others(reported):
 @pytest.mark.parametrize("reported", ["standard"], indirect=True)
 def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(reported):
     _, workdir, _, _ = reported
-    split, config = workdir.split(), workdir.config()
+    split, batch_size = workdir.split(), workdir.settings().evaluation.eval_batch_size
     kept = workdir.path / "rankings.npz"
-    model = run_module.load(workdir, split).model
+    model = loaded(workdir).network
     rankings.of_model(workdir, model, "a", split, 500)
     before, good = kept.stat().st_mtime_ns, rankings.of_model(workdir, model, "a", split, 500)
     assert kept.stat().st_mtime_ns == before
     for damaged in (kept.read_bytes()[:-99], b"", (workdir.path / "baseline_rankings.npz").read_bytes()):
         kept.write_bytes(damaged)
-        again = rankings.of_model(workdir, model, "a", split, config.eval_batch_size)
+        again = rankings.of_model(workdir, model, "a", split, batch_size)
         for part in PARTS:
             np.testing.assert_array_equal(again[part], good[part])
     for part in PARTS:
@@ -300,40 +307,66 @@ def test_a_run_that_is_being_continued_is_refused(reported):
     with contextlib.ExitStack() as restored:
         restored.callback(workdir.history.write_text, history)
         workdir.history.write_text(history + history.splitlines()[-1] + "\n")
-        with pytest.raises(UserError, match=r"figures are of 3 epochs .*, its weights of 4 "):
-            run_module.load(workdir, workdir.split())
+        mistake(before_tensorflow(f"--workdir={workdir.path}"), "figures are of 3 epochs", "its weights of 4 ")
         workdir.history.write_text(history)
         values = workdir.metrics.read_text()
         restored.callback(workdir.metrics.write_text, values)
         workdir.metrics.write_text(json.dumps(json.loads(values) | {"model_id": "0" * 16}))
         with pytest.raises(UserError, match=r"figures of the run in .* are of other weights"):
-            run_module.load(workdir, workdir.split())
+            loaded(workdir)
 
 
-def report(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "trainers.report", *flags], cwd=ROOT, capture_output=True, text=True)
+def before_tensorflow(*flags: str) -> Typed:
+    """`python -m trainers.report FLAG …`; the exit status is 3 where TensorFlow was imported."""
+    code = (
+        "import sys; from trainers.report.__main__ import run; status = run(); "
+        "sys.exit(3 if {'tensorflow', 'keras'} & set(sys.modules) else status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True)
+    return Typed(result.returncode, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize("reported", ["dae"], indirect=True)
-def test_the_command_says_where_the_page_is_and_mistakes_are_one_line(reported, tmp_path):
+def test_the_command_says_where_the_page_is(reported, tmp_path):
     workdir = reported[1]
-    result = report(f"--workdir={workdir.path}", f"--report_dir={tmp_path / 'r'}", "--example_users=0")
-    assert (result.returncode, result.stderr) == (0, "")
+    folder = tmp_path / "r"
+    result = process("trainers.report", f"--workdir={workdir.path}", f"--report_dir={folder}", "--example_users=0")
+    assert (result.status, result.stderr) == (0, "")
     page = Path(result.stdout.strip())
-    assert page == tmp_path / "r" / "index.html"
+    assert page == folder / "index.html"
     assert "Example users" not in page.read_text(encoding="utf-8")
-    workdir.metrics.rename(tmp_path / "metrics.json")
-    for flags, message in (
-        ([], "--workdir is missing"),
-        ([f"--workdir={tmp_path}"], "is not the workdir of a run"),
-        ([f"--workdir={workdir.path}"], "is not finished"),
-    ):
-        result = report(*flags)
-        assert result.returncode == 2
-        assert result.stderr.startswith("Error: ")
-        assert result.stderr.count("\n") == 1
-        assert message in result.stderr
-    (tmp_path / "metrics.json").rename(workdir.metrics)
+
+
+@pytest.mark.parametrize("reported", ["dae"], indirect=True)
+def test_a_wrong_workdir_is_told_before_tensorflow_is_imported(reported, tmp_path):
+    workdir = reported[1]
+    (tmp_path / "empty").mkdir()
+    mistake(before_tensorflow(), "--workdir is missing")
+    mistake(before_tensorflow(f"--workdir={tmp_path / 'nowhere'}"), "nowhere is not the workdir of a run")
+    mistake(before_tensorflow(f"--workdir={tmp_path / 'empty'}"), "empty is not the workdir of a run")
+    with contextlib.ExitStack() as restored:
+        settings = workdir.settings_file.read_text()
+        restored.callback(workdir.settings_file.write_text, settings)
+        of_version_1 = {name: value for name, value in json.loads(settings).items() if name != "version"}
+        workdir.settings_file.write_text(json.dumps(of_version_1))
+        mistake(
+            before_tensorflow(f"--workdir={workdir.path}"), "was trained by vae_cf_tf 0.1", "Give another --workdir"
+        )
+        workdir.settings_file.write_text(settings)
+        workdir.metrics.rename(tmp_path / "metrics.json")
+        restored.callback((tmp_path / "metrics.json").rename, workdir.metrics)
+        mistake(before_tensorflow(f"--workdir={workdir.path}"), "is not finished: it has no metrics.json")
+
+
+def test_of_reports_written_at_once_one_stays_whole(tmp_path):
+    folder, names = tmp_path / "report", ["one.png", "two.png", "three.png", "index.html"]
+    contents = [dict.fromkeys(names, bytes([writer]) * 1000) for writer in range(8)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write_files, itertools.repeat(folder), contents))
+    assert {name: (folder / name).read_bytes() for name in names} in contents
+    assert {path.name for path in folder.iterdir()} == {*names, files.LOCK}
+    with files.locked(folder, ""), pytest.raises(UserError, match=r"Another report is being written to .*--report_dir"):
+        write_files(folder, contents[0], waits=[])
 
 
 # Numbers

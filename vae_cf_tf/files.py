@@ -103,7 +103,7 @@ def locked(folder: str | os.PathLike, busy: str, waits: Iterable[float] = (), cr
         try:
             yield lock.fileno()
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # another process was quicker
                 if is_new and os.listdir(path.parent) == [LOCK]:
                     path.unlink()
                     path.parent.rmdir()

@@ -63,7 +63,7 @@ def write_report(
     return folder / "index.html"
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes], waits: Sequence[float] = [0.1] * 300) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes], waits: Sequence[float] = (0.1,) * 300) -> None:
     """Writes files by name. Of several reports that go to one folder at once, the last one's files stay, all of them.
 
     Args:

@@ -59,9 +59,9 @@ def download(name: str, cache_dir: str = "", say: Say = silent) -> str:
 
 
 def _half_an_hour(say: Say, name: str) -> Iterator[float]:
-    """Waits of a second; the first is told."""
-    say(f"Another process downloads {name}: waiting for it …")
-    yield from itertools.repeat(1.0, 1800)
+    """Seconds to wait before each further try; the first wait is told."""
+    say(f"Another process is downloading {name}: waiting for it …")
+    yield from itertools.repeat(0.2, 9000)
 
 
 def _fetch(url: str, archive: Path, md5: str, say: Say) -> None:
