@@ -33,7 +33,7 @@ class Signature(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
-        """Values of the inputs that ask about these histories of raw item ids. The warm-up requests are made of them."""
+        """Values of the inputs that ask about these histories of raw item ids, as in the warm-up requests."""
 
 
 class OfHistories(Signature):

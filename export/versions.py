@@ -67,9 +67,12 @@ def made_aside(export_dir: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as held:
         with _exclusive(export_dir):  # no other export takes the new folder for a left one
             for left in export_dir.glob(f"{_UNFINISHED}*"):
-                with contextlib.suppress(UserError, FileNotFoundError):  # an export at work, or one that has just ended
-                    with files.locked(left, "an export is at work here", create=False):
-                        shutil.rmtree(left)
+                # An export is at work there, or has just ended.
+                with (
+                    contextlib.suppress(UserError, FileNotFoundError),
+                    files.locked(left, "an export is at work here", create=False),
+                ):
+                    shutil.rmtree(left)
             aside = Path(tempfile.mkdtemp(dir=export_dir, prefix=_UNFINISHED))
             held.enter_context(files.locked(aside, "an export is at work here"))
         try:

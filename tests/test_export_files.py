@@ -155,7 +155,9 @@ def prediction_parameters(items: int, hidden: int, latent: int) -> int:
 def test_the_size_is_that_of_encoder_and_decoder(weights, tmp_path):
     items, hidden, latent = 3000, 600, 200
     settings = Settings.of(**EVCF | {"hidden_dim": hidden, "latent_dim": latent, "pseudo_inputs": 300})
-    version = savedmodel.export_model(built(settings, items), [str(i) for i in range(items)], {}, FACTS, tmp_path, 100, weights)
+    version = savedmodel.export_model(
+        built(settings, items), [str(i) for i in range(items)], {}, FACTS, tmp_path, 100, weights
+    )
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
     needed = prediction_parameters(items, hidden, latent) * (4 if weights == "float32" else 2)
     assert needed <= size <= needed * 1.01 + (0 if weights == "float32" else 250_000)

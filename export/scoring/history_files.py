@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,15 +16,21 @@ from google.protobuf.message import DecodeError
 
 from export import catalogue
 from export.client import messages
-from vae_cf_tf.cli import quiet
+from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from export.scoring import tfrecord
+else:
+    tfrecord = LazyModule("export.scoring.tfrecord")
 
 KINDS = {".jsonl": "jsonl", ".parquet": "parquet", ".tfrecord": "tfrecord"}
 _CELLS = 1 << 18  # item ids of a Parquet file that are held at a time
+_NANOSECONDS = pa.time64("ns")  # which Python's `time` would round
 
 
 class Row(NamedTuple):
-    user: Any  # with the type that the file gives it; None where it is null or missing
+    user: Any  # with the type that the file gives it, but times as Arrow's whole numbers; None where null or missing
     history: list[str]
 
 
@@ -102,6 +108,8 @@ def rows(path: Path) -> Iterator[Row]:
             yield row
     except _BadRow as error:
         raise UserError(f"{path}, row {number + 1}: {error}") from error
+    except DecodeError as error:
+        raise UserError(f"{path}, row {number + 1}: it is no tf.Example.") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} cannot be read as {kind} (after row {number}): {reason}") from error
@@ -165,6 +173,12 @@ def _parquet(path: Path) -> Iterator[Row]:
             raise UserError(
                 f"{path}: `history` is a list of texts or whole numbers. Received: {schema.field('history').type}"
             )
+        user_type = schema.field("user").type if "user" in schema.names else pa.null()
+        if user_type != _NANOSECONDS and _has_nanoseconds(user_type):
+            raise UserError(
+                f"{path}: `user` holds times within a nested type, whose nanoseconds would be lost. Give one value "
+                f"a user. Received: {user_type}"
+            )
         for batch in file.iter_batches(_rows_at_a_time(file.metadata), columns=columns):
             yield from _parquet_rows(batch)
 
@@ -177,6 +191,11 @@ def _holds_ids(kind: pa.DataType) -> bool:
     return any(getattr(pa.types, f"is_{test}")(item) for test in tests)
 
 
+def _has_nanoseconds(kind: pa.DataType) -> bool:
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return kind == _NANOSECONDS or any(map(_has_nanoseconds, inner))
+
+
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
     """So many rows that they hold about _CELLS ids, at most 1,024."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -187,7 +206,7 @@ def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
 
 def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Row]:
     history = batch.column("history")
-    users = batch.column("user").to_pylist() if "user" in batch.schema.names else [None] * len(batch)
+    users = _users(batch.column("user")) if "user" in batch.schema.names else [None] * len(batch)
     lengths = pc.list_value_length(history).to_pylist()
     values = history.flatten()
     if pa.types.is_dictionary(values.type):
@@ -204,23 +223,16 @@ def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Row]:
         start += length
 
 
-def _tfrecord(path: Path) -> Iterator[Row]:
-    quiet.import_tensorflow()
-    import tensorflow as tf
+def _users(column: pa.Array) -> list[Any]:
+    """The users as Python values. Dates and times stay the whole numbers that Arrow holds, and Arrow takes them back:
+    Python's have no nanoseconds and no year after 9999."""
+    if pa.types.is_temporal(column.type):
+        column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    return column.to_pylist()
 
-    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-    while True:
-        try:
-            record = next(records, None)
-        except tf.errors.OpError as error:
-            raise OSError(error.message) from error
-        if record is None:
-            return
-        try:
-            feature = tf.train.Example.FromString(record).features.feature
-        except DecodeError as error:
-            raise _BadRow("it is no tf.Example.") from error
-        values = {name: _values(feature[name]) for name in ("user", "history") if name in feature}
+
+def _tfrecord(path: Path) -> Iterator[Row]:
+    for values in tfrecord.read(path, ("user", "history")):
         users = values.get("user", [])
         if len(users) > 1:
             raise _BadRow(f"`user` holds {len(users)} values. It takes one.")
@@ -234,12 +246,6 @@ def as_text(value: Any) -> Any:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
         return value
-
-
-def _values(feature: Any) -> list:
-    """The values of a tf.train.Feature; [] where it has none of the three lists."""
-    kind = feature.WhichOneof("kind")
-    return list(getattr(feature, kind).value) if kind else []
 
 
 _READERS = {"jsonl": _json_lines, "parquet": _parquet, "tfrecord": _tfrecord}

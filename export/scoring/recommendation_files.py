@@ -6,14 +6,20 @@ A row has `user` where the histories have that column, `item_ids` and `scores`. 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from export.scoring.history_files import Survey, as_text
+from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from export.scoring import tfrecord
+else:
+    tfrecord = LazyModule("export.scoring.tfrecord")
 
 _VALUES = 1 << 20  # recommended items in a Parquet row group
 
@@ -123,28 +129,8 @@ class _Parquet:
         self._file.close()
 
 
-class _TfRecord:
-    def __init__(self, path: Path, user_types: tuple[pa.DataType, ...]):
-        import tensorflow as tf
-
-        self._tf = tf
-        self._file = tf.io.TFRecordWriter(str(path))
-        self.close = self._file.close
-
-    def write(self, users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> None:
-        for i, count in enumerate(counts):
-            example = self._tf.train.Example()
-            feature = example.features.feature
-            user = None if users is None else users[i]
-            if isinstance(user, int):
-                feature["user"].int64_list.value.append(user)
-            elif isinstance(user, float):
-                feature["user"].float_list.value.append(user)
-            elif user is not None:
-                feature["user"].bytes_list.value.append(user if isinstance(user, bytes) else user.encode())
-            feature["item_ids"].bytes_list.value.extend(ids[i, :count].tolist())
-            feature["scores"].float_list.value.extend(scores[i, :count].tolist())
-            self._file.write(example.SerializeToString(deterministic=True))
+def _tfrecord(path: Path, user_types: tuple[pa.DataType, ...]) -> "tfrecord.RecommendationWriter":
+    return tfrecord.RecommendationWriter(path)
 
 
-_WRITERS = {"jsonl": _JsonLines, "parquet": _Parquet, "tfrecord": _TfRecord}
+_WRITERS = {"jsonl": _JsonLines, "parquet": _Parquet, "tfrecord": _tfrecord}
