@@ -11,8 +11,9 @@ import reference
 
 from vae_cf_tf.data import tables
 from vae_cf_tf.data.formats import read
-from vae_cf_tf.data.split import SplitOptions, split
+from vae_cf_tf.data.split import split
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.settings import SplitSettings
 
 USER_NAMES, ITEM_NAMES = ("userId", "user_id", "User", "UID"), ("movieId", "item_id", "Item")
 RATING_NAMES = ("rating", "Stars", "user_rating")
@@ -149,21 +150,21 @@ def check(path, expected, place, rng):
     assert list(zip(log.user_ids[log.users], log.item_ids[log.items], ratings, strict=True)) == expected
     assert log.user_ids.tolist() == list(dict.fromkeys(u for u, _, _ in expected))
     assert log.item_ids.tolist() == list(dict.fromkeys(i for _, i, _ in expected))
-    options = SplitOptions(
+    settings = SplitSettings(
         threshold=rng.choice((4.0, 3.5)),
         min_items_per_user=rng.choice((0, 2, 5)),
         min_users_per_item=rng.choice((0, 3)),
         heldout_users=rng.choice((0, 2, 5)),
         fold_in_share=rng.choice((0.8, 0.71, 0.5)),
-        seed=rng.randrange(5),
-        reseed=rng.random() < 0.5,
+        split_seed=rng.randrange(5),
+        target_draws="reseeded" if rng.random() < 0.5 else "continued",
     )
-    wanted = reference.split_of(expected, options)
+    wanted = reference.split_of(expected, settings)
     if wanted is None:
         with pytest.raises(UserError, match=r"^[^\n]*$"):
-            split(log, options)
+            split(log, settings)
         return
-    reference.assert_same_split(split(log, options), wanted)
+    reference.assert_same_split(split(log, settings), wanted)
 
 
 def run(make, seeds, place, folder, monkeypatch):

@@ -44,9 +44,9 @@ def test_reading_and_splitting_25_million_ratings(tmp_path):
             np.savetxt(f, np.stack([users, movies, ratings, times + block], 1), fmt="%d,%d,%.1f,%d")
     code = (
         "import resource, sys, time; start = time.perf_counter()\n"
-        "from vae_cf_tf.settings.config import Config\n"
+        "from vae_cf_tf.settings import Settings\n"
         "from vae_cf_tf.data.load import load_split\n"
-        "split = load_split(Config(data=sys.argv[1]), lambda line: None)\n"
+        "split = load_split(Settings.of(data=sys.argv[1]), lambda line: None)\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "print(time.perf_counter() - start, split.train.nnz, peak)"
     )
