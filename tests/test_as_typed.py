@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT
 from stand_in_server import serving
 
+from export import versions
 from vae_cf_tf.data.synthetic import synthetic_log
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,13 +1,23 @@
+"""How a command ends: exit status, the one line on stderr, and what its flags take."""
+
 import errno
 import subprocess
 import sys
 
 import pytest
 import tensorflow as tf
+from absl import flags
 from conftest import ROOT
+from typed import forget_flags, here, mistake, process
 
 from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_flags():
+    """Each command defines its flags anew, as in a process of its own."""
+    forget_flags()
 
 
 def raising(error):
@@ -51,8 +61,85 @@ def test_a_closed_pipe_is_no_error():
     assert "Traceback" not in result.stderr
 
 
-def test_success_is_zero_and_a_bug_keeps_its_traceback(monkeypatch):
+def test_success_is_zero(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     assert commands.run(lambda argv: None) == 0
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(ZeroDivisionError):
         commands.run(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("code", [None, 0, 3, "text", ""])
+def test_the_test_kit_ends_as_python_does(code, tmp_path, monkeypatch):
+    (tmp_path / "ending.py").write_text(f"raise SystemExit({code!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert here("ending") == process("ending", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("trainers.main", ["--data=~nosuchuser/x"]),
+        ("trainers.main", ["--item_titles=~nosuchuser/x"]),
+        ("trainers.main", ["--workdir=~nosuchuser/x"]),
+        ("trainers.main", ["--flagfile=~nosuchuser/x"]),
+        ("trainers.main", ["--flagfile=own.flags"]),  # which includes ~nosuchuser/x
+        ("trainers.sweep", ["--sweep_dir=~nosuchuser/x"]),
+        ("trainers.report", ["--workdir=~nosuchuser/x"]),
+        ("export.main", ["--workdir=w", "--export_dir=~nosuchuser/x"]),
+        ("export.score", ["--model=~nosuchuser/x"]),
+        ("export.inspect", ["~nosuchuser/x"]),
+    ],
+)
+def test_the_home_folder_of_a_user_who_is_not_known(module, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.flags").write_text("--flagfile=~nosuchuser/x\n")
+    mistake(here(module, *arguments), "~nosuchuser/x: ~nosuchuser is nobody's home folder. Write ./~nosuchuser/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["own.flags"]
+
+
+def test_a_cache_in_the_home_folder_of_a_user_who_is_not_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", "~nosuchuser")
+    typed = here("trainers.main", "--dataset=ml-1m", f"--workdir={tmp_path / 'w'}")
+    mistake(typed, "~nosuchuser: ~nosuchuser is nobody's home folder.")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("3", [3]),
+        ("10, 200", [10, 200]),
+        *((text, None) for text in ("", "0", "5,-1", "2.5", "many", "1,,2", "²", "9" * 5000)),
+    ],
+)
+def test_a_list_of_whole_numbers(text, numbers, monkeypatch, capsys):
+    found = []
+    monkeypatch.setattr(sys, "argv", ["command", f"--sizes={text}"])
+    status = commands.run(
+        lambda argv: found.extend(commands.whole_numbers("sizes")),
+        lambda: flags.DEFINE_list("sizes", [], "Sizes."),
+    )
+    assert found == (numbers or [])
+    assert status == (0 if numbers else 2)
+    line = f"Error: --sizes takes whole numbers separated by commas. Received: {text!r}.\n"
+    assert capsys.readouterr().err == ("" if numbers else line)
+
+
+def test_a_flag_that_must_be_given(monkeypatch, capsys):
+    def status(*arguments: str) -> int:
+        forget_flags()
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        return commands.run(
+            lambda argv: commands.required(["place", "other"], "command --place=DIR --other=DIR"),
+            lambda: [commands.define_path(name, "", "A folder.") for name in ("place", "other")],
+        )
+
+    assert status("--place=a", "--other=b") == 0
+    assert capsys.readouterr().err == ""
+    for arguments, name in ((["--place=a"], "other"), (["--other=b"], "place"), ([], "place"), (["--place="], "place")):
+        assert status(*arguments) == 2
+        line = f"Error: --{name} is missing. Usage: command --place=DIR --other=DIR\n"
+        assert capsys.readouterr().err == line

@@ -81,3 +81,5 @@ def test_a_tilde_is_the_home_folder(tmp_path):
     typed = process("export.main", "--workdir=~/w", "--export_dir=~/models/x", env=environment)
     mistake(typed, str(tmp_path / "w"))
     assert not (ROOT / "~").exists()
+    typed = process("export.inspect", "~nosuchuser/x", env=environment)
+    mistake(typed, "~nosuchuser is nobody's home folder")

@@ -22,12 +22,16 @@ class Typed(NamedTuple):
     stderr: str
 
 
+def forget_flags() -> None:
+    """Removes all flags but absl's own, so that another command can define its own."""
+    for name in list(flags.FLAGS):
+        if not (flags.FLAGS.find_module_defining_flag(name) or "").startswith("absl"):
+            delattr(flags.FLAGS, name)
+
+
 def here(module: str, *arguments: str) -> Typed:
     """`python -m module argument …` in this process: its flags, its `__main__`, its streams and its exit status."""
-    for name in [
-        name for name in flags.FLAGS if not (flags.FLAGS.find_module_defining_flag(name) or "").startswith("absl")
-    ]:
-        delattr(flags.FLAGS, name)
+    forget_flags()
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, [module, *map(str, arguments)]
     try:
@@ -35,9 +39,10 @@ def here(module: str, *arguments: str) -> Typed:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if status != stop.code and status:
-            print(stop.code, file=err)
+        status = 0 if stop.code is None else stop.code
+        if not isinstance(status, int):  # as Python: a text goes to stderr
+            print(status, file=err)
+            status = 1
     finally:
         sys.argv = argv
     return Typed(status, out.getvalue(), err.getvalue())

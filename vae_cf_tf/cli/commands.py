@@ -128,11 +128,15 @@ def required(names: Sequence[str], usage: str) -> None:
 
 
 def whole_numbers(name: str) -> list[int]:
-    """The positive whole numbers of a list flag."""
+    """The positive whole numbers of a list flag. Raises UserError where it holds anything else, or nothing."""
     texts = flags.FLAGS[name].value
-    if not texts or not all(text.isdecimal() and int(text) > 0 for text in texts):
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
         raise UserError(f"--{name} takes whole numbers separated by commas. Received: {','.join(texts)!r}.")
-    return [int(text) for text in texts]
+    return numbers
 
 
 def parse(argv: list[str]) -> list[str]:
