@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EVCF, built
+from conftest import EVCF, built, synthetic_events
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from serving_kit import FACTS, ITEM_IDS, TITLES, TOP_K, exported, model
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
+from typed import Typed, mistake, process
 
 from export import card, main, savedmodel, titles
 from export import inspect as inspect_command
+from trainers.main import train_and_evaluate
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import LOCK, locked
 from vae_cf_tf.settings import Settings
@@ -263,6 +265,72 @@ def test_the_printed_command_line_works_when_pasted():
     answer = tf.saved_model.load(str(exported())).signatures["recommend"](history=tf.constant([items]))
     first = answer["item_ids"].numpy()[0, 0]
     assert f"Result for output key item_ids:\n[[{first!r}" in done.stdout
+
+
+MISTAKES = """
+import json, sys
+from typed import here
+answers = [here("export.main", *arguments) for arguments in json.loads(sys.argv[1])]
+print(json.dumps([answers, [name for name in ("tensorflow", "keras") if name in sys.modules]]))
+"""
+
+
+def test_mistakes_of_the_flags_are_told_before_tensorflow_is_imported(tmp_path):
+    old, newer, empty = tmp_path / "old", tmp_path / "newer", tmp_path / "empty"
+    for folder in (old, newer, empty):
+        folder.mkdir()
+    settings = json.loads(Settings().to_json())
+    (newer / "config.json").write_text(json.dumps(settings))
+    (old / "config.json").write_text(json.dumps({name: v for name, v in settings.items() if name != "version"}))
+    cases = [
+        ([f"--workdir={newer}"], "--export_dir is missing. Usage: "),
+        ([], "--workdir is missing. Usage: "),
+        (["--workdir="], "--workdir is missing. Usage: "),
+        ([f"--workdir={tmp_path / 'none'}"], f"{tmp_path / 'none'} is not the workdir of a run"),
+        ([f"--workdir={empty}"], f"{empty} is not the workdir of a run"),
+        ([f"--workdir={old}"], f"The run in {old} was trained by vae_cf_tf 0.1"),
+        ([f"--workdir={newer}", f"--export_dir={tmp_path}/a[b"], "which TensorFlow takes for a pattern"),
+        ([f"--workdir={newer}", "--weights=int8"], "--weights takes one of float32, bfloat16"),
+    ]
+    models = f"--export_dir={tmp_path / 'models'}"
+    lines = [arguments if n == 0 else [models, *arguments] for n, (arguments, _) in enumerate(cases)]
+    done = subprocess.run(
+        [sys.executable, "-c", MISTAKES, json.dumps(lines)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers, imported = json.loads(done.stdout)
+    assert imported == []
+    for answer, (_, words) in zip(answers, cases, strict=True):
+        mistake(Typed(*answer), words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "newer", "old"]
+
+
+def test_the_main_job_and_export_main_write_the_same_model(tmp_path):
+    run = tmp_path / "run"
+    sizes = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "epochs": 2}
+    data = synthetic_events(tmp_path, titles=True)
+    train_and_evaluate(Settings.of(data=str(data), workdir=str(run), **sizes), say=lambda line: None)
+    (own,) = (path for path in (run / "export").iterdir() if path.name.isdecimal())
+    done = process("export.main", f"--workdir={run}", f"--export_dir={tmp_path / 'models'}")
+    other = tmp_path / "models" / "1"
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{other}\nembed: history string [?, ?] → embedding float32 [?, 12]\n")
+    ids = (own / "assets" / "item_ids.txt").read_text().splitlines()
+    history = tf.constant([ids[:3], ids[40:43], [""] * 3])
+    answers = []
+    for version in (own, other):
+        signatures = tf.saved_model.load(str(version)).signatures
+        answers.append({name: signatures[name](history=history) for name in ("serving_default", "recommend", "embed")})
+    assert np.std(answers[0]["serving_default"]["scores"].numpy(), axis=1).min() > 1e-3
+    for name, outputs in answers[0].items():
+        for key, value in outputs.items():
+            np.testing.assert_array_equal(value, answers[1][name][key], err_msg=f"{name}, {key}")
+    own_card, other_card = (card.read(version) for version in (own, other))
+    del own_card["bytes"], other_card["bytes"]  # names of the graph differ from process to process
+    assert own_card["metrics"]["test"]["ndcg@100"]["mean"] > 0
+    assert own_card == other_card
+    assert titles.read(own) == titles.read(other) != {}
 
 
 def test_inspect_shows_the_card(capsys, tmp_path):
