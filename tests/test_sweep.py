@@ -1,86 +1,85 @@
 """The sweep: its plans, its figures against plain arithmetic, and the command itself, killed and started again."""
 
-import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-import types
-from typing import ClassVar
+from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
-from conftest import EVCF, ROOT
+from conftest import EVCF, ROOT, synthetic_events
+from typed import here, mistake, process
 
-from trainers.sweep import plans, results, show, work
-from trainers.sweep.worker import FINISHED, PER_USER
-from vae_cf_tf.data.synthetic import synthetic_log
+from trainers.sweep import output, plans, results, scheduling
+from trainers.sweep.runs import FINISHED, PER_USER, SHARED, SweepRun, all_runs, of_results
+from vae_cf_tf import files
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings import flagfiles
-from vae_cf_tf.settings.config import Config, as_flags
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings import Settings, flagfiles
+from vae_cf_tf.settings.settings import field_of, names
+
+
+def of(points, *settings):
+    """These settings of each configuration."""
+    return {tuple(point.settings[name] for name in settings) for point in points}
 
 
 def test_the_ablation_is_every_combination():
-    points = plans.expand("evcf", Config(**EVCF), [], [], [])
-    found = {(c.latent, c.prior, c.block, c.layers, c.likelihood) for c in (p.config for p in points)}
-    assert len(points) == len(found) == 36
-    assert {(latent, prior) for latent, prior, *_ in found} == {
-        ("flat", "standard"),
-        ("flat", "vamp"),
-        ("hierarchical", "vamp"),
-    }
+    points = plans.expand("evcf", Settings.of(**EVCF), [], [], [])
+    assert len(points) == len(of(points, "latent", "prior", "block", "layers", "likelihood")) == 36
+    assert of(points, "latent", "prior") == {("flat", "standard"), ("flat", "vamp"), ("hierarchical", "vamp")}
     assert len({p.name for p in points}) == 36
 
 
 def test_given_flags_override_the_plan():
-    base = Config(**EVCF | {"likelihood": "gaussian", "learning_rate": 0.1})
+    base = Settings.of(**EVCF | {"likelihood": "gaussian", "learning_rate": 0.1})
     points = plans.expand("evcf", base, ["likelihood", "prior", "learning_rate"], ["layers=1,4"], [])
-    assert {p.config.likelihood for p in points} == {"gaussian"}
-    assert {(p.config.latent, p.config.prior) for p in points} == {("flat", "vamp"), ("hierarchical", "vamp")}
-    assert {p.config.layers for p in points} == {1, 4}
-    assert {p.config.learning_rate for p in points} == {0.1}
+    assert of(points, "likelihood", "learning_rate") == {("gaussian", 0.1)}
+    assert of(points, "latent", "prior") == {("flat", "vamp"), ("hierarchical", "vamp")}
+    assert of(points, "layers") == {(1,), (4,)}
     assert len(points) == 2 * 2 * 2
 
 
 def test_where_sets_what_suits_some_configurations():
     points = plans.expand(
-        "grid", Config(**EVCF), [], ["layers=1,2", "beta_cap=.1,.2"], ["layers=2: batch_size=7,epochs=3"]
+        "grid", Settings.of(**EVCF), [], ["layers=1,2", "beta_cap=.1,.2"], ["layers=2: batch_size=7,epochs=3"]
     )
-    found = {(p.config.layers, p.config.beta_cap): (p.config.batch_size, p.config.epochs) for p in points}
-    assert found == {(1, 0.1): (200, 400), (1, 0.2): (200, 400), (2, 0.1): (7, 3), (2, 0.2): (7, 3)}
+    expected = {(1, 0.1, 200, 400), (1, 0.2, 200, 400), (2, 0.1, 7, 3), (2, 0.2, 7, 3)}
+    assert of(points, "layers", "beta_cap", "batch_size", "epochs") == expected
 
 
 def test_folders_of_close_values_differ():
-    points = plans.expand("grid", Config(), [], ["learning_rate=0.00012345671,0.00012345672"], [])
+    points = plans.expand("grid", Settings(), [], ["learning_rate=0.00012345671,0.00012345672"], [])
     assert len({point.name for point in points}) == 2
 
 
 def test_the_flags_of_the_best_make_its_settings_again():
-    base = Config(**EVCF | {"heldout_users": 9, "learning_rate": 0.00012345671, "ease_l2": "7,8"})
+    base = Settings.of(**EVCF | {"heldout_users": 9, "learning_rate": 0.00012345671, "ease_l2": "7,8"})
     points = plans.expand("evcf", base, [], [], ["prior=standard,layers=2: beta_cap=0.25,batch_size=70"])
-    for point in (points[0], next(p for p in points if p.config.batch_size == 70)):
+    for point in (points[0], next(p for p in points if p.settings["batch_size"] == 70)):
         values = flags.FlagValues()
-        for field in dataclasses.fields(Config):
+        for field in map(field_of, names()):
             kind = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[type(field.default)]
             kind(field.name, field.default, "", flag_values=values)
-        values(flagfiles.expanded(["command", *as_flags(point.config)]))
-        again = Config(**{field.name: values[field.name].value for field in dataclasses.fields(Config)})
-        assert dataclasses.replace(again, workdir=point.config.workdir) == point.config
+        values(flagfiles.expanded(["command", *flagfiles.as_flags(point.settings)]))
+        again = Settings.of(**{name: values[name].value for name in names()})
+        assert again.replaced(workdir=point.settings["workdir"]) == point.settings
 
 
 def test_the_reference_differs_in_the_named_settings_only():
-    points = plans.expand("evcf", Config(**EVCF), [], [], [])
+    points = plans.expand("evcf", Settings.of(**EVCF), [], [], [])
     wanted = plans.usual_reference("evcf", points)
     for point in points:
-        reference = plans.reference_of(point, points, wanted).config
-        assert reference == dataclasses.replace(
-            point.config, latent="flat", prior="standard", block="tanh", layers=1
-        )  # the likelihood stays
-    gated = plans.expand("evcf", Config(**EVCF), ["block"], [], [])
+        reference = plans.reference_of(point, points, wanted).settings
+        expected = point.settings.replaced(latent="flat", prior="standard", block="tanh", layers=1)
+        assert reference == expected  # the likelihood stays
+    gated = plans.expand("evcf", Settings.of(**EVCF), ["block"], [], [])
     assert "block" not in plans.usual_reference("evcf", gated)  # which has no tanh
 
 
@@ -95,52 +94,51 @@ def test_the_reference_differs_in_the_named_settings_only():
         (["threshold=3,4"], [], "the same in all runs"),
         (["seed=1,2"], [], "the same in all runs"),
         (["prior=standard,gaussian"], [], "must be one of standard, vamp"),
+        (["ease_l2=7,8"], [], "the same in all runs"),
         (["layers=1,2"], ["layers=1"], "has no settings"),
         (["layers=1,2"], ["layers:epochs=1"], "is no setting"),
     ],
 )
 def test_a_bad_plan_is_told(vary, where, message):
     with pytest.raises(UserError, match=message):
-        plans.expand("grid", Config(), [], vary, where)
+        plans.expand("grid", Settings(), [], vary, where)
 
 
-def test_what_is_left_is_estimated_from_the_same_configuration():
-    points = plans.expand("grid", Config(), [], ["layers=1,2,3"], [])
-    todo = work.tasks(points, [0, 1], ROOT)
-    assert [(t.config.layers, t.config.seed) for t in todo] == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
-    seconds = dict.fromkeys(todo, None)
-    assert work.time_left(todo, seconds) is None
-    seconds[todo[0]], seconds[todo[1]] = 10.0, 30.0
-    assert work.time_left(todo[2:], seconds) == 20 + 10 + 30 + 20
-    assert work.clock(3725) == "1:02:05"
+def test_each_configuration_is_run_with_the_first_seed_before_any_with_the_next():
+    points = plans.expand("grid", Settings(), [], ["layers=1,2,3"], [])
+    runs = all_runs(points, [0, 1], ROOT)
+    order = [(run.settings["layers"], run.settings["seed"]) for run in runs]
+    assert order == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
+    assert len({run.folder for run in runs}) == 6
 
 
-def finish(task: work.Task, values: dict[str, np.ndarray]) -> None:
-    """Writes what a worker leaves."""
-    task.folder.mkdir(parents=True)
-    np.savez(task.folder / PER_USER, **values)
-    (task.folder / "metrics.json").write_text('{"best_epoch": 2, "epochs": 3}')
-    done = {"settings": task.config.figures_depend_on(), "seconds": 1.0}
-    (task.folder / FINISHED).write_text(json.dumps(done))
+def finish(run: SweepRun, values: dict[str, np.ndarray]) -> None:
+    """Writes what a finished run leaves."""
+    run.folder.mkdir(parents=True)
+    np.savez(run.folder / PER_USER, **values)
+    (run.folder / "metrics.json").write_text('{"best_epoch": 2, "epochs": 3}')
+    done = {"settings": of_results(run.settings), "seconds": 1.0}
+    (run.folder / FINISHED).write_text(json.dumps(done))
 
 
 def made(tmp_path, rng, plan="grid", vary=("layers=1,2",), leave=0):
-    points = plans.expand(plan, Config(**EVCF), [], vary, [])
-    todo = work.tasks(points, [3, 4], tmp_path)
+    points = plans.expand(plan, Settings.of(**EVCF), [], vary, [])
+    runs = all_runs(points, [3, 4], tmp_path)
     values = {}
-    for task in todo[: len(todo) - leave]:
-        values[task.config.layers, task.config.seed] = found = {
-            f"{part}/{m}": rng.random(50) + task.config.layers * 0.1 * (part == "validation")
+    for run in runs[: len(runs) - leave]:
+        layers = run.settings["layers"]
+        values[layers, run.settings["seed"]] = found = {
+            f"{part}/{m}": rng.random(50) + layers * 0.1 * (part == "validation")
             for part in ("test", "validation")
             for m in results.METRICS
         }
-        finish(task, found)
-    return todo, values
+        finish(run, found)
+    return runs, values
 
 
 def test_means_errors_and_differences_are_plain_arithmetic(tmp_path, rng):
-    todo, values = made(tmp_path, rng)
-    found = results.collect(todo, ("test", "validation"), {"layers": 1}, tmp_path / "none.json", seed=8)
+    runs, values = made(tmp_path, rng)
+    found = results.collect(runs, ("test", "validation"), {"layers": 1}, tmp_path / "none.json", seed=8)
     one, two = found["configurations"]
     for layers, row in ((1, one), (2, two)):
         for part in ("test", "validation"):
@@ -161,13 +159,13 @@ def test_means_errors_and_differences_are_plain_arithmetic(tmp_path, rng):
 
 
 def test_a_search_never_looks_at_test_users(tmp_path, rng):
-    todo, _ = made(tmp_path, rng)
+    runs, _ = made(tmp_path, rng)
     figures = {m: {"mean": 0.1, "stderr": 0.0} for m in results.METRICS}
     popularity = {"name": "popularity", "settings": {}, "label": "popularity", "test": figures, "validation": figures}
     (tmp_path / "baselines.json").write_text(json.dumps({"settings": {}, "baselines": [popularity]}))
-    found = results.collect(todo, plans.PARTS["grid"], {}, tmp_path / "baselines.json")
+    found = results.collect(runs, plans.PARTS["grid"], {}, tmp_path / "baselines.json")
     assert '"test"' not in json.dumps(found)
-    text = show.markdown(found, {})
+    text = output.markdown(found, {})
     assert "## Test" not in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     assert tables[2].startswith("| 2 | 2 | ")  # the best first, of two seeds
@@ -176,36 +174,52 @@ def test_a_search_never_looks_at_test_users(tmp_path, rng):
 
 
 def test_what_is_not_finished_is_left_out(tmp_path, rng):
-    todo, _ = made(tmp_path, rng, leave=1)
-    found = results.collect(todo, ("test", "validation"), {"layers": 1}, tmp_path / "none.json")
+    runs, _ = made(tmp_path, rng, leave=1)
+    found = results.collect(runs, ("test", "validation"), {"layers": 1}, tmp_path / "none.json")
     assert (found["runs"], found["finished"]) == (4, 3)
     assert [len(row["runs"]) for row in found["configurations"]] == [2, 1]
     assert found["configurations"][1]["test"]["ndcg@100"]["stderr"] is None
-    show.write(found, tmp_path, {"runs/x": "it fell"})
+    output.write(found, tmp_path, {"runs/x": "it fell"})
     assert "- runs/x: it fell" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
-    other = dataclasses.replace(todo[0].config, epochs=7)
-    assert work.Task(todo[0].point, other).seconds() is None  # of other settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "finished"),
+    [
+        ({"epochs": 7}, False),
+        ({"item_path_discount": "validation"}, False),
+        ({"ease_l2": "7"}, True),
+        ({"data": "x"}, True),
+    ],
+)
+def test_a_run_is_finished_for_settings_of_the_same_figures(tmp_path, rng, changed, finished):
+    run = made(tmp_path, rng)[0][0]
+    assert run.seconds() == 1.0
+    other = SweepRun(run.point, run.settings.replaced(**changed))
+    assert other.seconds() == (1.0 if finished else None)  # the sweep itself compares data and baselines
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    data = synthetic_log(users=160, items=130, communities=4, mean_items=15)
-    lines = [f"{data.user_ids[u]},{data.item_ids[i]}" for u, i in zip(data.users, data.items, strict=True)]
-    (folder / "events.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
-    return folder / "events.csv"
+    return synthetic_events(tmp_path_factory.mktemp("data"))
 
 
 def sweep(log, folder, *more: str) -> list[str]:
+    """The arguments of `python -m trainers.sweep`: two configurations with one seed."""
     tiny = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50"]
-    return [sys.executable, "-m", "trainers.sweep", "--plan=grid", "--flagfile=trainers/flags/evcf.flags",
-            f"--data={log}", f"--sweep_dir={folder}",
+    flagfile = ROOT / "trainers" / "flags" / "evcf.flags"
+    return ["--plan=grid", f"--flagfile={flagfile}", f"--data={log}", f"--sweep_dir={folder}",
             "--vary=latent=flat,hierarchical", "--seeds=1", "--epochs=4", *tiny, *more]  # fmt: skip
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def folders(sweep_dir):
+    """Those of its runs."""
+    return [sweep_dir / "runs" / f"latent={latent}" / "seed=0" for latent in ("flat", "hierarchical")]
+
+
+def labels(baselines):
+    return [baseline["label"] for baseline in baselines]
 
 
 def alive(pid: int) -> bool:
@@ -219,25 +233,24 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def killed(log, tmp_path_factory):
-    """A sweep that was killed in its second run, with what was left."""
+    """A sweep that was killed in its second run, and the processes of its runs."""
     folder = tmp_path_factory.mktemp("sweeps") / "killed"
-    process = subprocess.Popen(sweep(log, folder), cwd=ROOT, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (runs(folder)[1] / "log.txt").exists():
+    command = [sys.executable, "-m", "trainers.sweep", *sweep(log, folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (folders(folder)[1] / "log.txt").exists():
         time.sleep(0.02)
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as f:
-        workers = [int(pid) for pid in f.read().split()]
+    workers: list[int] = []
+    while process.poll() is None and not workers:  # the log is there before the process is
+        children = (thread / "children" for thread in Path(f"/proc/{process.pid}/task").iterdir())
+        workers = [int(pid) for file in children for pid in file.read_text().split()]
     process.send_signal(signal.SIGKILL)
     process.wait()
     return folder, workers
 
 
-def runs(folder):
-    return [folder / "runs" / f"latent={latent}" / "seed=0" for latent in ("flat", "hierarchical")]
-
-
 def test_killed_and_started_again_it_repeats_nothing_and_ends(killed, log):
     folder, workers = killed
-    first, second = runs(folder)
+    first, second = folders(folder)
     assert workers
     deadline = time.monotonic() + 20
     while any(map(alive, workers)) and time.monotonic() < deadline:
@@ -247,11 +260,10 @@ def test_killed_and_started_again_it_repeats_nothing_and_ends(killed, log):
     before = (first / FINISHED).stat().st_mtime_ns
     log.rename(log.with_suffix(".away"))  # the data is not read again
     try:
-        result = run(sweep(log, folder))
+        result = process("trainers.sweep", *sweep(log, folder))
     finally:
         log.with_suffix(".away").rename(log)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    assert (result.status, result.stderr) == (0, "")
     assert "[1/2]" in result.stdout
     assert "[0/2]" not in result.stdout
     assert (first / FINISHED).stat().st_mtime_ns == before
@@ -264,88 +276,127 @@ def test_killed_and_started_again_it_repeats_nothing_and_ends(killed, log):
         main = json.loads((workdir / "metrics.json").read_text())
         for name in results.METRICS:
             assert row["validation"][name]["mean"] == pytest.approx(main["validation"][name]["mean"], abs=1e-12)
-        assert [baseline["label"] for baseline in main["baselines"]] == ["popularity", "EASE, λ 50"]
-    assert (first / "split.npz").read_bytes() == (second / "split.npz").read_bytes()
+        assert labels(main["baselines"]) == ["popularity", "EASE, λ 50"]
+        for name in SHARED:
+            assert os.path.samefile(workdir / name, folder / name)
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(killed, log, tmp_path):
+def test_a_run_that_fails_is_named_and_the_others_go_on_with_the_baselines_of_today(killed, log, tmp_path):
     shutil.copytree(killed[0], tmp_path / "sweep")
-    first, second = runs(tmp_path / "sweep")
+    first, second = folders(tmp_path / "sweep")
     for workdir in (first, second):  # so that two are to be made, whatever another test has done here
         (workdir / FINISHED).unlink(missing_ok=True)
     (first / "checkpoint.npz").write_bytes(b"nonsense")
-    result = run(sweep(log, tmp_path / "sweep", "--jobs=2"))
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"Error: 1 of 2 runs failed, the first in {first}: ")
-    assert result.stderr.count("\n") == 1
-    assert "checkpoint.npz is damaged" in result.stderr
+    result = process("trainers.sweep", *sweep(log, tmp_path / "sweep", "--jobs=2", "--ease_l2=90"))
+    message = mistake(result, f"1 of 2 runs failed, the first in {first}: ", "checkpoint.npz is damaged")
+    assert message.endswith("The same command tries them again.\n")
     assert (second / FINISHED).exists()
     found = json.loads((tmp_path / "sweep" / "results.json").read_text())
     assert [row["settings"] for row in found["configurations"]] == [{"latent": "hierarchical"}]
     assert list(found["failed"]) == [str(first)]
+    # The first start had --ease_l2=50.
+    assert list(found["baselines"]) == ["popularity", "EASE, λ 90"]
+    assert labels(json.loads((second / "metrics.json").read_text())["baselines"]) == ["popularity", "EASE, λ 90"]
+    now = Settings.of(ease_l2="90").evaluation
+    assert labels(Workdir(tmp_path / "sweep").read_baselines(now)) == ["popularity", "EASE, λ 90"]
+    assert Workdir(tmp_path / "sweep").read_baselines(Settings.of(ease_l2="90", ease_max_items=1).evaluation) is None
 
 
-class Imagined:
-    """A run that takes three looks at it, and knows how many are under way beside it."""
+class FakeWorker:
+    """Stands for the process of a run: it ends when as many as the test expects have been under way, or when stopped.
 
-    under_way: ClassVar[list] = []
-    stopped: ClassVar[list] = []
-    most = 0
+    The first one ends at once where `first_ends` is set.
+    """
 
-    def __init__(self, task, *_):
-        self.task, self.looks = task, 0
-        self.process = types.SimpleNamespace(poll=self.poll, stdin=types.SimpleNamespace(close=lambda: None))
-        self.under_way.append(self)
-        Imagined.most = max(self.most, len(self.under_way))
+    lock = threading.Condition()
+    under_way: list["FakeWorker"]
+    begun: list["FakeWorker"]
+    stopped: list["FakeWorker"]
+    jobs: int
+    most: int
+    first_ends: bool
 
-    def poll(self):
-        self.looks += 1
-        return 0 if self.looks > 3 else None
+    def __init__(self, task, settings, *_):
+        self.folder = Path(settings.run.workdir)
+        self.is_running = False
 
-    def ended(self):
-        self.under_way.remove(self)
-        self.task.folder.mkdir(parents=True)
+    def complete(self):
+        with self.lock:
+            self.under_way.append(self)
+            self.begun.append(self)
+            FakeWorker.most = max(self.most, len(self.under_way))
+            self.lock.notify_all()
+            if not (self.first_ends and self.begun[0] is self):
+                is_over = self.lock.wait_for(
+                    lambda: self in self.stopped or (self.most >= self.jobs and not self.first_ends), timeout=20
+                )
+                assert is_over
+        time.sleep(0.02)  # one too many would come now
+        with self.lock:
+            self.under_way.remove(self)
+            if self not in self.stopped:
+                (self.folder / "done").write_text("")
         return ""
 
     def stop(self):
-        self.stopped.append(self)
-
-    def share(self, name):
-        assert name == work.BASELINES
+        with self.lock:
+            self.stopped.append(self)
+            self.lock.notify_all()
 
 
 @pytest.fixture
 def imagined(monkeypatch, tmp_path):
-    Imagined.most = 0
-    Imagined.under_way.clear()
-    Imagined.stopped.clear()
-    monkeypatch.setattr(work, "_Run", Imagined)
-    monkeypatch.setattr(work.time, "sleep", lambda s: None)
-    monkeypatch.setattr(work.Task, "seconds", lambda task: 2.0 if task.folder.exists() else None)
-    points = plans.expand("grid", Config(), [], ["layers=1,2,3"], [])
-    return work.tasks(points, range(2), tmp_path)
+    """Six runs whose processes are fake."""
+    FakeWorker.under_way, FakeWorker.begun, FakeWorker.stopped = [], [], []
+    FakeWorker.most, FakeWorker.jobs, FakeWorker.first_ends = 0, 1, False
+    monkeypatch.setattr(scheduling, "Worker", FakeWorker)
+    monkeypatch.setattr(SweepRun, "seconds", lambda run: 2.0 if (run.folder / "done").exists() else None)
+    for name in SHARED:
+        (tmp_path / name).write_text("of all runs")
+    points = plans.expand("grid", Settings(), [], ["layers=1,2,3"], [])
+    return all_runs(points, range(2), tmp_path)
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
 def test_as_many_runs_as_jobs_are_under_way(imagined, tmp_path, jobs):
-    said, after = [], []
-    failed = work.carry_out(imagined, tmp_path, "weights", jobs, 0, said.append, lambda: after.append(1))
+    FakeWorker.jobs = jobs
+    lines, after = [], []
+    failed = scheduling.carry_out(imagined, tmp_path, "weights", jobs, 0, lines.append, lambda: after.append(1))
     assert failed == {}
-    assert Imagined.most == jobs
-    assert len(after) == len(said) == 6
-    assert all(task.folder.exists() for task in imagined)
+    assert FakeWorker.most == jobs
+    assert len(after) == len(lines) == 6
+    assert [run.seconds() for run in imagined] == [2.0] * 6
+    assert scheduling.carry_out(imagined, tmp_path, "weights", jobs, 0, lines.append, lambda: after.append(1)) == {}
+    assert len(FakeWorker.begun) == 6  # what is finished is not run again
 
 
-def test_an_interrupt_stops_all_runs_under_way(imagined, tmp_path):
+def test_an_interrupt_stops_all_runs_under_way_and_starts_no_other(imagined, tmp_path):
+    FakeWorker.first_ends = True
+
     def interrupt():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work.carry_out(imagined, tmp_path, "weights", 3, 0, lambda line: None, interrupt)
-    assert Imagined.under_way == Imagined.stopped != []
+        scheduling.carry_out(imagined, tmp_path, "weights", 3, 0, lambda line: None, interrupt)
+    assert FakeWorker.under_way == []
+    assert len(FakeWorker.begun) <= 4
+    assert set(FakeWorker.begun[1:]) <= set(FakeWorker.stopped)
+    assert [run.seconds() for run in imagined].count(2.0) == 1
+
+
+def test_a_process_that_is_stopped_before_it_starts_ends_at_once(tmp_path):
+    with files.locked(tmp_path / "sweep", "") as lock:
+        worker = scheduling.Worker("run", Settings.of(workdir=str(tmp_path)), "all", lock)
+        worker.stop()
+        assert worker.complete() == "it ended with status 3"
+    assert not worker.is_running
+    assert not (tmp_path / "split.npz").exists()
 
 
 def test_mistakes_are_one_line(killed, log, tmp_path):
+    old = folders(tmp_path / "old")[1]
+    old.mkdir(parents=True)
+    (old / "config.json").write_text('{"latent": "hierarchical"}')  # without a version, as version 0.1 wrote it
     for folder, more, message in (
         ("x", ["--seeds=0"], "seeds"),
         ("x", ["--data=nowhere.csv"], "nowhere.csv"),
@@ -353,12 +404,9 @@ def test_mistakes_are_one_line(killed, log, tmp_path):
         ("x", ["--vary=kl=analytic,sample"], "Contradictory flags"),
         (killed[0], ["--beta_cap=.7"], "--beta_cap=0.3 there, --beta_cap=0.7 here"),
         (killed[0], ["--split_seed=7"], "--split_seed=98765 there, --split_seed=7 here"),
+        ("old", [], f"The run in {old} was trained by vae_cf_tf 0.1"),
         ("x", ["--vary=lerning_rate=.1,.2"], "Did you mean learning_rate?"),
         ("x", ["--lerning_rate=.1"], "Did you mean --learning_rate?"),
     ):
-        result = run(sweep(log, tmp_path / folder, *more))
-        assert result.returncode == 2
-        assert result.stderr.startswith("Error: ")
-        assert result.stderr.count("Error: ") == 1
-        assert "Traceback" not in result.stderr
-        assert message in result.stderr
+        mistake(here("trainers.sweep", *sweep(log, tmp_path / folder, *more)), message)
+    assert not (tmp_path / "x").exists()
