@@ -46,6 +46,18 @@ def test_a_missing_file_and_another_models_file_are_named(path, variables, tmp_p
         checkpoints.load(path, {"c": keras.Variable([1.0, 2.0])})
 
 
+def test_what_is_no_checkpoint_or_one_of_another_version_is_one_line(path, variables, tmp_path):
+    with pytest.raises(UserError, match=r"c\.npz has no rows: another version"):
+        checkpoints.load(path, variables)["rows"]
+    assert checkpoints.read_meta(path).get("rows") is None
+    np.save(tmp_path / "array.npy", np.arange(3))
+    np.savez(tmp_path / "list.npz", meta="[4]")
+    np.savez(tmp_path / "other.npz", values=np.arange(3))
+    for name in ("array.npy", "list.npz", "other.npz"):
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            checkpoints.read_meta(tmp_path / name)
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(path, variables, monkeypatch):
     before = path.read_bytes()
 

@@ -20,6 +20,8 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.constant(0)  # the first operation writes the rest
+        # TF32 keeps 10 bits of a product's factors: a GPU would train and check an export by other numbers than a CPU.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         logging.set_verbosity(logging.WARNING)
     finally:
         os.dup2(stderr, 2)

@@ -10,7 +10,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,25 @@ if TYPE_CHECKING:  # what a checkpoint says of itself can be read without Tensor
     import keras
 
     from vae_cf_tf.models.tree import Variables
+
+
+class Meta(dict[str, Any]):
+    """What a checkpoint holds beside its variables. A name that it lacks is a UserError.
+
+    Args:
+      path: of the checkpoint.
+      values: by name.
+    """
+
+    def __init__(self, path: str | os.PathLike, values: Mapping[str, Any]):
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(
+            f"The checkpoint {self._path} has no {name}: another version of the package wrote it. Delete it to train "
+            "from the start, or restore a copy."
+        )
 
 
 def optimizer_variables(optimizer: "keras.Optimizer") -> "Variables":
@@ -38,7 +57,7 @@ def save(path: str | os.PathLike, variables: "Variables", meta: dict[str, Any]) 
                 np.lib.format.write_array(f, value, allow_pickle=False)
 
 
-def load(path: str | os.PathLike, variables: "Variables") -> dict[str, Any]:
+def load(path: str | os.PathLike, variables: "Variables") -> Meta:
     """Assigns what `path` holds to the variables and returns its `meta`.
 
     Raises:
@@ -53,13 +72,13 @@ def load(path: str | os.PathLike, variables: "Variables") -> dict[str, Any]:
                     "model. Give the run another --workdir."
                 )
             variable.assign(value)
-        return json.loads(str(archive["meta"]))
+        return Meta(path, json.loads(str(archive["meta"])))
 
 
-def read_meta(path: str | os.PathLike) -> dict[str, Any]:
+def read_meta(path: str | os.PathLike) -> Meta:
     """The checkpoint's `meta` alone."""
     with _opened(path) as archive:
-        return json.loads(str(archive["meta"]))
+        return Meta(path, json.loads(str(archive["meta"])))
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -80,7 +99,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Any]:
             yield archive
     except FileNotFoundError as error:
         raise UserError(f"The checkpoint {path} is missing. Train the run first, or restore a copy.") from error
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, KeyError, RuntimeError, OSError) as error:
         raise UserError(
             f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."
         ) from error
