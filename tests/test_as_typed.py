@@ -30,6 +30,7 @@ NOT_RUN = {
     "needs the network",
     "takes minutes",
     "needs Docker",
+    "tests/test_extension.py runs it",
 }
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 
