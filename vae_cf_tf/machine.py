@@ -1,8 +1,8 @@
-"""How fast this machine does what benchmarks compare with, passes over memory and matrix products; and how much memory
-the process took.
-"""
+"""What this machine is and how fast it is, and how much memory the process takes."""
 
 import contextlib
+import os
+import platform
 import resource
 import time
 from collections.abc import Callable
@@ -10,6 +10,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+
+def description() -> dict[str, Any]:
+    """The machine and the versions that its figures depend on."""
+    name = platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
+        name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
+    return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version(), "tensorflow": tf.__version__}
 
 
 def times(function: Callable[[], Any], repeats: int, warm: int = 3) -> np.ndarray:
@@ -21,6 +29,12 @@ def times(function: Callable[[], Any], repeats: int, warm: int = 3) -> np.ndarra
         if i >= warm:
             seconds.append(time.perf_counter() - start)
     return np.asarray(seconds)
+
+
+def rss() -> int:
+    """Resident memory of the process now, in bytes."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_rss(since_reset: bool = False) -> float:
@@ -45,20 +59,8 @@ def bandwidth(size: int = 1 << 28, repeats: int = 30) -> float:
     return size / float(np.median(times(lambda: total().numpy(), repeats)))
 
 
-def product_rate(
-    m: int = 2000,
-    k: int = 2000,
-    n: int = 2000,
-    dtype: tf.DType = tf.float32,
-    repeats: int = 15,
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-) -> float:
-    """Floating-point operations per second, median, of an [m, k] × [k, n] product of `dtype`.
-
-    A transposed factor lies in memory as [k, m] or [n, k], as the factors of gradients do.
-    """
-    a = tf.cast(tf.random.uniform([k, m] if transpose_a else [m, k]), dtype)
-    b = tf.cast(tf.random.uniform([n, k] if transpose_b else [k, n]), dtype)
-    product = tf.function(lambda: tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)[0, 0])
-    return 2 * m * k * n / float(np.median(times(lambda: product().numpy(), repeats)))
+def product_rate(size: int = 2000, repeats: int = 15) -> float:
+    """Floating-point operations per second, median, of a [size, size] × [size, size] product of float32."""
+    a, b = tf.random.uniform([size, size]), tf.random.uniform([size, size])
+    product = tf.function(lambda: tf.matmul(a, b)[0, 0])
+    return 2 * size**3 / float(np.median(times(lambda: product().numpy(), repeats)))
