@@ -116,14 +116,14 @@ def _by_blocks(x: tf.Tensor, transposed: tf.Tensor) -> tf.Tensor:
 
     columns, turn = transposed.shape[0], _BLOCK * _BLOCKS
     turns, rest = divmod(columns, turn)
-    found = tf.TensorArray(tf.float32, turns, element_shape=[None, turn])
-    _, found = tf.while_loop(
+    products = tf.TensorArray(tf.float32, turns, element_shape=[None, turn])
+    _, products = tf.while_loop(
         lambda i, _: i < turns,
         lambda i, array: (i + 1, array.write(i, blocks(i * turn, _BLOCKS))),
-        (tf.constant(0), found),
+        (tf.constant(0), products),
         parallel_iterations=1,
     )
-    first = tf.reshape(tf.transpose(found.stack(), [1, 0, 2]), [tf.shape(x)[0], turns * turn])
+    first = tf.reshape(tf.transpose(products.stack(), [1, 0, 2]), [tf.shape(x)[0], turns * turn])
     if not rest:
         return first
     count = -(-rest // _BLOCK)

@@ -62,8 +62,8 @@ class ServedModel:
             self._distinct = _traced(self._sorted, [long_indices, long_indices, _SCALAR])
             self.log_probs = _traced(lambda *items: model(_ragged(*items)), arguments)
             self.embedding = _traced(lambda *items: model.embed(_ragged(*items)), arguments)
-            made = {name: SIGNATURES[name](self) for name in SIGNATURES.names()}
-            self.signatures = {name: _traced(signature, signature.inputs) for name, signature in made.items()}
+            parts = {name: SIGNATURES[name](self) for name in SIGNATURES.names()}
+            self.signatures = {name: _traced(signature, signature.inputs) for name, signature in parts.items()}
         self.tracked = tf.Module()
         self.tracked.tables = [self.column_of, self.id_of]
         self.tracked.weights = _variables(self.log_probs, self.embedding)
@@ -89,10 +89,10 @@ class ServedModel:
 
     def _sorted(self, columns: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> Items:
         """Items, int64 [n], and their rows, row by row in the catalogue's order and each once."""
-        place = tf.sort(rows * self.num_items + columns)
-        is_first = tf.concat([tf.ones([1], tf.bool), place[1:] != place[:-1]], axis=0)[: tf.size(place)]
-        place = tf.gather(place, tf.where(is_first)[:, 0])
-        return tf.cast(place % self.num_items, tf.int32), tf.cast(place // self.num_items, tf.int32), batch
+        cells = tf.sort(rows * self.num_items + columns)
+        is_first = tf.concat([tf.ones([1], tf.bool), cells[1:] != cells[:-1]], axis=0)[: tf.size(cells)]
+        cells = tf.gather(cells, tf.where(is_first)[:, 0])
+        return tf.cast(cells % self.num_items, tf.int32), tf.cast(cells // self.num_items, tf.int32), batch
 
 
 class _Lines(tf.lookup.TextFileInitializer):
@@ -113,10 +113,10 @@ class _Lines(tf.lookup.TextFileInitializer):
 
 def _variables(*functions: tf.types.experimental.ConcreteFunction) -> list[tf.Variable]:
     """What the functions read, in the order in which they do: equal in each export of a run."""
-    handles = {id(handle): place for f in functions[::-1] for place, handle in enumerate(f.captured_inputs)}
-    found = {v.ref(): v for f in functions for v in f.graph.variables}
+    handles = {id(handle): position for f in functions[::-1] for position, handle in enumerate(f.captured_inputs)}
+    variables = {v.ref(): v for f in functions for v in f.graph.variables}
     first = {id(v.handle) for v in functions[0].graph.variables}
-    return sorted(found.values(), key=lambda v: (id(v.handle) not in first, handles[id(v.handle)]))
+    return sorted(variables.values(), key=lambda v: (id(v.handle) not in first, handles[id(v.handle)]))
 
 
 def _traced(function: Callable, signature: Sequence[tf.TypeSpec]) -> tf.types.experimental.ConcreteFunction:

@@ -55,9 +55,9 @@ def newest_in(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    if not (found := of(folder)):
+    if not (numbered := of(folder)):
         raise UserError(f"{folder} is no SavedModel and holds no version of one. Give what export.main wrote.")
-    return found[0]
+    return numbered[0]
 
 
 @contextlib.contextmanager
@@ -90,16 +90,16 @@ def _exclusive(export_dir: Path) -> contextlib.AbstractContextManager[int]:
     return files.locked(export_dir, busy, waits=[0.1] * 300)
 
 
-def published(made: Path, export_dir: Path) -> Path:
-    """Syncs `made` to the disk and renames it to the next version, never over one that is there."""
-    made.chmod(0o755)
-    for path in [*made.rglob("*"), made]:
+def published(version_aside: Path, export_dir: Path) -> Path:
+    """Syncs `version_aside` to the disk and renames it to the next version, never over one that is there."""
+    version_aside.chmod(0o755)
+    for path in [*version_aside.rglob("*"), version_aside]:
         files.sync(path)
     with _exclusive(export_dir):
         while True:
             version = export_dir / str(next_number(export_dir))
             try:
-                os.rename(made, version)
+                os.rename(version_aside, version)
             except OSError:
                 if not version.exists():
                     raise

@@ -14,7 +14,7 @@ SHAPES = ((1, 1), (1, 10), (1, 100), (1, 1000), (8, 100))  # batch, history
 
 def logs(model_name: str, item_ids: list[str]) -> list[prediction_log_pb2.PredictionLog]:
     """Requests for every signature with items drawn from the catalogue: no user's history is among them."""
-    random, found = np.random.default_rng(0), []
+    random, requests = np.random.default_rng(0), []
     for batch, length in SHAPES:
         size = min(length, len(item_ids))
         histories = [[item_ids[i] for i in random.choice(len(item_ids), size, replace=False)] for _ in range(batch)]
@@ -23,8 +23,10 @@ def logs(model_name: str, item_ids: list[str]) -> list[prediction_log_pb2.Predic
             request.model_spec.name, request.model_spec.signature_name = model_name, signature
             for name, value in SIGNATURES[signature].example(histories).items():
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            found.append(prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request)))
-    return found
+            requests.append(
+                prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            )
+    return requests
 
 
 def write(path: Path, model_name: str, item_ids: list[str]) -> None:

@@ -44,17 +44,17 @@ def strings_in(library, shape, values):
 
 def strings_out(address, count):
     """The strings of a tensor: small ones lie in the TF_TString itself, the others behind its pointer."""
-    found = []
+    strings = []
     for i in range(count):
         raw = ctypes.string_at(address + TSTRING * i, TSTRING)
         kind = raw[0] & 3
         if kind == 0:
-            found.append(raw[1 : 1 + (raw[0] >> 2)])
+            strings.append(raw[1 : 1 + (raw[0] >> 2)])
         else:
             size, second, third = struct.unpack("<QQQ", raw)
             assert kind in (1, 3), f"TF_TString of kind {kind}"
-            found.append(ctypes.string_at(third if kind == 1 else second, size >> 2))
-    return found
+            strings.append(ctypes.string_at(third if kind == 1 else second, size >> 2))
+    return strings
 
 
 def main(folder, model, requests, answers):
@@ -80,7 +80,7 @@ def main(folder, model, requests, answers):
 
     with open(requests) as f:
         asked = json.load(f)
-    found = []
+    answered = []
     for request in asked:
         values = [bytes.fromhex(text) for text in request["strings"]]
         tensor, kept = strings_in(library, request["shape"], values)
@@ -107,10 +107,10 @@ def main(folder, model, requests, answers):
                 assert kind == FLOAT, kind
                 values = ctypes.string_at(address, 4 * count).hex() if count else ""
             answer[name] = {"shape": shape, "values": values}
-        found.append(answer)
+        answered.append(answer)
     assert not any(name.split(".")[0] in ("tensorflow", "keras", "vae_cf_tf", "export") for name in sys.modules)
     with open(answers, "w") as f:
-        json.dump(found, f)
+        json.dump(answered, f)
 
 
 if __name__ == "__main__":

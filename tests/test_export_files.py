@@ -40,8 +40,8 @@ def test_versions_grow_and_nothing_is_overwritten(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "kept").write_text("as it was")
     (tmp_path / "notes").mkdir()
-    made = [savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K).name for _ in range(2)]
-    assert made == ["8", "9"]
+    numbers = [savedmodel.export_model(model(), ITEM_IDS, TITLES, FACTS, tmp_path, TOP_K).name for _ in range(2)]
+    assert numbers == ["8", "9"]
     assert names(tmp_path) == ["7", "8", "9", "notes"]
     assert (tmp_path / "7" / "kept").read_text() == "as it was"
 
@@ -116,7 +116,7 @@ def test_another_running_export_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "message"),
     [
         (["a\nb"], "line break"),
         (["a\rb"], "line break"),
@@ -124,8 +124,8 @@ def test_another_running_export_is_left_alone(tmp_path):
         (["i1"], "two columns: 'i1'"),
     ],
 )
-def test_item_ids_that_cannot_be_served_are_refused(ids, said, tmp_path):
-    with pytest.raises(UserError, match=said):
+def test_item_ids_that_cannot_be_served_are_refused(ids, message, tmp_path):
+    with pytest.raises(UserError, match=message):
         savedmodel.export_model(model(), ids + ITEM_IDS[1:], {}, FACTS, tmp_path, TOP_K)
     assert names(tmp_path) == []
 
@@ -168,19 +168,19 @@ def test_the_size_is_that_of_encoder_and_decoder(weights, tmp_path):
 
 def test_the_card_tells_what_is_there():
     version = exported()
-    found = card.read(version)
-    assert found["items"] == len(ITEM_IDS)
-    assert found["data_fingerprint"] == FACTS["data_fingerprint"]
-    assert found["parameters"] == prediction_parameters(len(ITEM_IDS), 12, 5)
-    assert found["user_histories"].startswith("none")
-    assert found["signatures"]["recommend"] == {
+    facts = card.read(version)
+    assert facts["items"] == len(ITEM_IDS)
+    assert facts["data_fingerprint"] == FACTS["data_fingerprint"]
+    assert facts["parameters"] == prediction_parameters(len(ITEM_IDS), 12, 5)
+    assert facts["user_histories"].startswith("none")
+    assert facts["signatures"]["recommend"] == {
         "inputs": {"history": "string [?, ?]"},
         "outputs": {"item_ids": f"string [?, {TOP_K}]", "scores": f"float32 [?, {TOP_K}]"},
     }
-    assert found["signatures"]["recommend_examples"]["inputs"] == {"examples": "string [?]"}
-    assert found["signatures"]["embed"]["outputs"] == {"embedding": "float32 [?, 10]"}
-    assert found["signatures"]["serving_default"]["outputs"] == {"scores": f"float32 [?, {len(ITEM_IDS)}]"}
-    for name, size in found["bytes"].items():
+    assert facts["signatures"]["recommend_examples"]["inputs"] == {"examples": "string [?]"}
+    assert facts["signatures"]["embed"]["outputs"] == {"embedding": "float32 [?, 10]"}
+    assert facts["signatures"]["serving_default"]["outputs"] == {"scores": f"float32 [?, {len(ITEM_IDS)}]"}
+    for name, size in facts["bytes"].items():
         assert (version / name).stat().st_size == size
     assert titles.read(version) == TITLES
     assert (version / "assets" / "item_ids.txt").read_bytes().decode() == "".join(f"{i}\n" for i in ITEM_IDS)
@@ -207,8 +207,8 @@ def test_the_warm_up_requests_are_answered():
 
 
 def test_models_config_is_a_model_server_config():
-    found = text_format.Parse((SHIPPED / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
-    (config,) = found.model_config_list.config
+    parsed = text_format.Parse((SHIPPED / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    (config,) = parsed.model_config_list.config
     assert (config.name, config.base_path, config.model_platform) == ("vamp", "/models/vamp", "tensorflow")
 
 
@@ -243,14 +243,14 @@ def batching_parameters():
 
 
 def test_batching_config_is_a_batching_parameters():
-    found = text_format.Parse((SHIPPED / "batching.config").read_text(), batching_parameters())
-    assert not found.pad_variable_length_inputs, "padding adds items of other users to a history"
-    assert found.enable_large_batch_splitting.value
-    batch, request = found.max_execution_batch_size.value, found.max_batch_size.value
+    config = text_format.Parse((SHIPPED / "batching.config").read_text(), batching_parameters())
+    assert not config.pad_variable_length_inputs, "padding adds items of other users to a history"
+    assert config.enable_large_batch_splitting.value
+    batch, request = config.max_execution_batch_size.value, config.max_batch_size.value
     assert 1 <= batch < request, "requests larger than a batch are split"
-    assert request <= batch * found.max_enqueued_batches.value, "the largest request fits into an empty queue"
-    assert not found.allowed_batch_sizes, "the server wants their last to be max_batch_size, which is no batch here"
-    assert found.num_batch_threads.value >= 1
+    assert request <= batch * config.max_enqueued_batches.value, "the largest request fits into an empty queue"
+    assert not config.allowed_batch_sizes, "the server wants their last to be max_batch_size, which is no batch here"
+    assert config.num_batch_threads.value >= 1
     with pytest.raises(text_format.ParseError):
         text_format.Parse("max_batch: 3", batching_parameters())
 

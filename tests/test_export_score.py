@@ -59,42 +59,42 @@ def write(path: Path, given: list[dict]) -> Path:
 
 def read(folder: Path) -> list[dict]:
     """The rows of all parts; a missing user of a TFRecord is None."""
-    found = []
+    all_rows = []
     for path in sorted(folder.glob("part-*")):
         if path.suffix == ".jsonl":
-            found += [json.loads(line) for line in path.read_text().splitlines()]
+            all_rows += [json.loads(line) for line in path.read_text().splitlines()]
         elif path.suffix == ".parquet":
-            found += pq.read_table(path).to_pylist()
+            all_rows += pq.read_table(path).to_pylist()
         else:
             for record in tf.data.TFRecordDataset(str(path)):
                 features = tf.train.Example.FromString(record.numpy()).features.feature
                 user = features["user"]
-                found.append(
+                all_rows.append(
                     {
                         "user": next((v for v in (*user.bytes_list.value, *user.int64_list.value)), None),
                         "item_ids": [item.decode() for item in features["item_ids"].bytes_list.value],
                         "scores": list(features["scores"].float_list.value),
                     }
                 )
-    return found
+    return all_rows
 
 
 def expected(histories: list[list[str]], version: Path | None = None) -> list[tuple[list[str], list[float]]]:
     recommend = tf.saved_model.load(str(version or exported())).signatures["recommend"]
-    found = []
+    answers = []
     for history in histories:
         answer = recommend(history=tf.constant([history], tf.string, [1, len(history)]))
         ids = [item.decode() for item in answer["item_ids"].numpy()[0] if item]
-        found.append((ids, answer["scores"].numpy()[0][: len(ids)].tolist()))
-    return found
+        answers.append((ids, answer["scores"].numpy()[0][: len(ids)].tolist()))
+    return answers
 
 
-def same(found: list[dict], given: list[dict], version: Path | None = None) -> None:
+def same(result: list[dict], given: list[dict], version: Path | None = None) -> None:
     wanted = expected([row["history"] for row in given], version)
-    users = [row["user"].decode() if isinstance(row["user"], bytes) else row["user"] for row in found]
+    users = [row["user"].decode() if isinstance(row["user"], bytes) else row["user"] for row in result]
     assert users == [row["user"] for row in given]
-    assert [list(row["item_ids"]) for row in found] == [ids for ids, _ in wanted]
-    for row, (_, scores) in zip(found, wanted, strict=True):
+    assert [list(row["item_ids"]) for row in result] == [ids for ids, _ in wanted]
+    for row, (_, scores) in zip(result, wanted, strict=True):
         np.testing.assert_allclose(row["scores"], scores, atol=1e-5)
 
 
@@ -293,9 +293,9 @@ def test_users_of_json_lines_and_of_tfrecords_keep_their_types(tmp_path):
     for n, (suffix, users, kind, wanted) in enumerate(cases):
         source = write(tmp_path / f"{n}{suffix}", [{"history": ["i1"], **user} for user in users])
         score_file.score_file(exported(), source, tmp_path / str(n), kind)
-        found = [row["user"] for row in read(tmp_path / str(n))]
-        assert found == wanted
-        assert [type(user) for user in found] == [type(user) for user in wanted]
+        kept = [row["user"] for row in read(tmp_path / str(n))]
+        assert kept == wanted
+        assert [type(user) for user in kept] == [type(user) for user in wanted]
 
 
 def test_users_that_the_output_cannot_hold_are_refused(tmp_path):
@@ -329,9 +329,9 @@ def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
     for name in ("a.jsonl", "b.parquet", "c.parquet", "d.parquet", "e.tfrecord"):
         out = tmp_path / name.replace(".", "_")
         score_file.score_file(tmp_path / "model", tmp_path / name, out, "jsonl")
-        found = read(out)
-        assert [row["item_ids"] for row in found] == wanted, name
-        assert set(found[0]) == {"item_ids", "scores"}
+        result = read(out)
+        assert [row["item_ids"] for row in result] == wanted, name
+        assert set(result[0]) == {"item_ids", "scores"}
         assert json.loads((out / "_job.json").read_text())["unknown_ids"] == 0
 
 
@@ -400,9 +400,9 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_told_in_one_line(name, tmp_path):
-    content, said = BAD[name]
+    content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         score_file.score_file(exported(), tmp_path / name, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert name in str(error.value)
@@ -428,16 +428,16 @@ BAD_RECORDS = {
 
 @pytest.mark.parametrize("name", BAD_TABLES)
 def test_bad_parquet_is_told_in_one_line(name, tmp_path):
-    columns, said = BAD_TABLES[name]
+    columns, message = BAD_TABLES[name]
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         list(history_files.rows(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize("name", BAD_RECORDS)
 def test_bad_records_are_told_in_one_line(name, tmp_path):
-    row, said = BAD_RECORDS[name]
-    with pytest.raises(UserError, match=said):
+    row, message = BAD_RECORDS[name]
+    with pytest.raises(UserError, match=message):
         list(history_files.rows(write(tmp_path / "a.tfrecord", [row])))
     with tf.io.TFRecordWriter(str(tmp_path / "b.tfrecord")) as writer:
         writer.write(b"\xff\xff no example")
@@ -449,13 +449,15 @@ def test_inputs_and_models_that_are_none(tmp_path):
     (tmp_path / "folder.parquet").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
     source, out = write(tmp_path / "users.jsonl", rows(2)), tmp_path / "out"
-    for name, said in (
+    for name, message in (
         ("folder.parquet", "is a folder. Give one file"),
         ("pipe.jsonl", "is no regular file"),
         ("missing.jsonl", "There is no file"),
         (b"\xff.jsonl".decode(errors="surrogateescape"), "the path is not UTF-8"),
     ):
-        mistake(process("export.score", f"--model={exported()}", f"--input={tmp_path / name}", f"--output={out}"), said)
+        mistake(
+            process("export.score", f"--model={exported()}", f"--input={tmp_path / name}", f"--output={out}"), message
+        )
     with pytest.raises(UserError, match="holds no version"):
         score_file.score_file(tmp_path / "folder.parquet", source, tmp_path / "out1")
     shutil.copytree(exported(), tmp_path / "damaged")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from serving_kit import ITEM_IDS, TOP_K, default_model, elsewhere, exported, model
 
-from export import numpy_reference
+from export.benchmark import numpy_reference
 from export.client import messages
 from export.kernels import ServedKernel, _summed
 from export.served_model import ServedModel
@@ -53,8 +53,8 @@ def random_histories(count: int, seed: int = 0) -> list[list[str]]:
 
 
 def columns(rows: list[list[str]]) -> tf.RaggedTensor:
-    found = [sorted({ITEM_IDS.index(item) for item in row}) for row in rows]
-    return tf.ragged.constant(found, dtype=tf.int32, ragged_rank=1)
+    sets = [sorted({ITEM_IDS.index(item) for item in row}) for row in rows]
+    return tf.ragged.constant(sets, dtype=tf.int32, ragged_rank=1)
 
 
 MADE = {"-".join(map(str, s.values())): functools.partial(model, **s) for s in NETWORKS + LIKELIHOODS} | {
@@ -69,11 +69,11 @@ def test_scores_and_embedding_equal_the_keras_model(name, tmp_path):
     rows, trained = random_histories(20), MADE[name]()
     expected, embedding = trained(columns(rows)).numpy(), trained.embed(columns(rows)).numpy()
     (tmp_path / "ids.txt").write_text("".join(f"{item}\n" for item in ITEM_IDS), encoding="utf-8")
-    made = ServedModel(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
+    signatures = ServedModel(trained, ITEM_IDS, TOP_K, tmp_path / "ids.txt").signatures
     assert expected.std() > 1e-3
-    np.testing.assert_allclose(made["serving_default"](history(*rows))["scores"], expected, atol=1e-5, rtol=0)
-    np.testing.assert_allclose(made["embed"](history(*rows))["embedding"], embedding, atol=1e-5, rtol=0)
-    best = made["recommend"](history(*rows))
+    np.testing.assert_allclose(signatures["serving_default"](history(*rows))["scores"], expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(signatures["embed"](history(*rows))["embedding"], embedding, atol=1e-5, rtol=0)
+    best = signatures["recommend"](history(*rows))
     for row, scores, ids, values in zip(rows, expected, best["item_ids"].numpy(), best["scores"].numpy(), strict=True):
         unseen = [i for i, item in enumerate(ITEM_IDS) if item not in row]
         by_score = sorted((scores[i] for i in unseen), reverse=True)[:TOP_K]
@@ -112,8 +112,8 @@ def test_a_wide_layer_that_reads_items_is_not_served_transposed():
     linear = Linear(4_200, 4_200, items=4_200)
     rounded = tf.cast(tf.cast(linear.kernel, tf.bfloat16), tf.float32).numpy().astype(np.float64)
     histories = [np.arange(0, 4_200, 7), np.array([], int), np.array([3, 4_199])]
-    found = ServedKernel(linear, tf.bfloat16)(ones(tf.ragged.constant(histories, tf.int32, ragged_rank=1)))
-    np.testing.assert_allclose(found, [rounded[h].sum(axis=0) for h in histories], atol=1e-4)
+    sums = ServedKernel(linear, tf.bfloat16)(ones(tf.ragged.constant(histories, tf.int32, ragged_rank=1)))
+    np.testing.assert_allclose(sums, [rounded[h].sum(axis=0) for h in histories], atol=1e-4)
 
 
 def test_a_request_of_a_hundred_equals_a_hundred_requests():
@@ -121,8 +121,8 @@ def test_a_request_of_a_hundred_equals_a_hundred_requests():
     for name in ("serving_default", "recommend", "embed"):
         together = call_of(name, history=history(*rows))
         for i, row in enumerate(rows):
-            alone = call_of(name, history=history(row))
-            for key, value in alone.items():
+            single = call_of(name, history=history(row))
+            for key, value in single.items():
                 if value.dtype == object:
                     np.testing.assert_array_equal(value[0], together[key][i])
                 else:
@@ -230,13 +230,13 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf, keras
 rows = [[b"i3", b"i7", "\\u00e9t\\u00e9".encode()], [b"i9", b"", b""], [b"", b"", b""]]
 loaded = tf.saved_model.load(sys.argv[1])
-found = loaded.signatures["recommend"](history=tf.constant(rows))
+best = loaded.signatures["recommend"](history=tf.constant(rows))
 scores = loaded.signatures["serving_default"](history=tf.constant(rows))["scores"].numpy()
 inside = keras.Sequential([keras.Input([None], dtype="string"),
                            keras.layers.TFSMLayer(sys.argv[1], call_endpoint="serving_default")])
 same = inside(tf.constant(rows))["scores"].numpy().tobytes() == scores.tobytes()
-digest = hashlib.sha256(scores.tobytes() + found["scores"].numpy().tobytes()).hexdigest()
-print(digest, same, b"".join(found["item_ids"].numpy()[0]).hex())
+digest = hashlib.sha256(scores.tobytes() + best["scores"].numpy().tobytes()).hexdigest()
+print(digest, same, b"".join(best["item_ids"].numpy()[0]).hex())
 """
 
 

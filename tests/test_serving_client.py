@@ -37,13 +37,13 @@ def answered(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def expected(histories: list[list[str]]) -> list[list[tuple[str, float]]]:
-    found = []
+    rankings = []
     for row in histories:
         answer = answered("recommend", {"history": np.array([[i.encode() for i in row] or [b""]], object)})
-        found.append(
+        rankings.append(
             [(i.decode(), s) for i, s in zip(answer["item_ids"][0], answer["scores"][0].tolist(), strict=True)]
         )
-    return found
+    return rankings
 
 
 def decoded_history(values: list[list[bytes]]) -> list[list[str]]:
@@ -136,8 +136,8 @@ def test_a_response_may_leave_out_repeats_of_a_last_value():
     scores.CopyFrom(tf.make_tensor_proto([[3.0, 2.0, 1.0], [0.5, 0.5, 0.5]]))
     scores.tensor_content = b""
     scores.float_val.extend([3.0, 2.0, 1.0, 0.5])
-    found = messages.decoded_response(response.SerializeToString())
-    assert found == [[("a", 3.0), ("b", 2.0), ("c", 1.0)], [("d", 0.5)] * 3]
+    rankings = messages.decoded_response(response.SerializeToString())
+    assert rankings == [[("a", 3.0), ("b", 2.0), ("c", 1.0)], [("d", 0.5)] * 3]
 
 
 def command(tmp_path, *arguments: str) -> Typed:
@@ -267,9 +267,9 @@ TROUBLE = {
 
 @pytest.mark.parametrize("name", TROUBLE)
 def test_a_server_in_trouble_is_told_in_one_line(name):
-    rest, server, said = TROUBLE[name]
+    rest, server, message = TROUBLE[name]
     ask = functools.partial(ask_rest, row_format=rest == "row") if rest else ask_grpc
-    with server() as address, pytest.raises(UserError, match=said) as error:
+    with server() as address, pytest.raises(UserError, match=message) as error:
         ask(address, "vamp", "recommend_examples", [["i1"]], timeout=5.0)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{address} gave no recommendations of 'vamp' (")
@@ -277,7 +277,7 @@ def test_a_server_in_trouble_is_told_in_one_line(name):
 
 def test_the_command_ends_with_one_line(grpc_server, http_server, tmp_path):
     odd = b"i1,\xff".decode(errors="surrogateescape")
-    for arguments, said in (
+    for arguments, message in (
         ([f"--server={grpc_server}", "--rest=row", "i1"], "gave no recommendations"),
         ([f"--server={http_server}", "--timeout=5", "i1"], "UNAVAILABLE"),
         ([f"--server={grpc_server}", "--model=other", "i1"], "NOT_FOUND: Servable not found"),
@@ -288,7 +288,7 @@ def test_the_command_ends_with_one_line(grpc_server, http_server, tmp_path):
         ([], "A history is missing"),
     ):
         done = command(tmp_path, *arguments)
-        mistake(done, said)
+        mistake(done, message)
         assert done.stdout == ""
 
 

@@ -48,9 +48,9 @@ MODELS = [("float32", ""), ("bfloat16", ""), ("float32", "whole"), ("bfloat16", 
 @pytest.mark.parametrize(("weights", "item_item"), MODELS)
 def test_no_operation_outside_the_standard_kernels(weights, item_item):
     graph = meta_graph(exported(weights, item_item)).graph_def
-    found = {node.op for node in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
-    assert "MatMul" in found
-    assert found <= ALLOWED, found - ALLOWED
+    operations = {node.op for node in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
+    assert "MatMul" in operations
+    assert operations <= ALLOWED, operations - ALLOWED
 
 
 @pytest.mark.parametrize(("weights", "item_item"), MODELS)

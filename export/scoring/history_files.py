@@ -167,8 +167,8 @@ def _parquet(path: Path) -> Iterator[Row]:
         schema = file.schema_arrow
         columns = [name for name in ("user", "history") if name in schema.names]
         if schema.names.count("history") != 1 or schema.names.count("user") > 1:
-            found = ", ".join(schema.names)[:80]
-            raise UserError(f"{path} needs one column `history` and at most one `user`. Found: {found}")
+            names = ", ".join(schema.names)[:80]
+            raise UserError(f"{path} needs one column `history` and at most one `user`. Found: {names}")
         if not _holds_ids(schema.field("history").type):
             raise UserError(
                 f"{path}: `history` is a list of texts or whole numbers. Received: {schema.field('history').type}"

@@ -29,9 +29,9 @@ def recommender(version: Path, items: int, batch_size: int) -> tuple[Callable, i
         or set(function.structured_input_signature[1]) != {"history"}
         or not {"item_ids", "scores"} <= set(function.structured_outputs)
     ):
-        found = ", ".join(loaded.signatures) or "none"
+        names = ", ".join(loaded.signatures) or "none"
         raise UserError(
-            f"{version} has no signature `recommend` from history to item_ids and scores. Its signatures: {found}."
+            f"{version} has no signature `recommend` from history to item_ids and scores. Its signatures: {names}."
         )
 
     def ask(histories: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:

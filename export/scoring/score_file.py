@@ -77,8 +77,8 @@ def score_file(
 
 def _summary(folder: Path, described: job.Job) -> str:
     model = Path(described["model"]) / described["version"]
-    made = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
-    return f"{made} {catalogue.unknown_line(described['ids'], described['unknown_ids'])}"
+    complete = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
+    return f"{complete} {catalogue.unknown_line(described['ids'], described['unknown_ids'])}"
 
 
 def _resumes(folder: Path, begun: job.Job, missing: list[Path], finished: bool) -> str:
