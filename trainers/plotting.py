@@ -4,6 +4,7 @@ import io
 import itertools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its font cache announces itself at the first import
 
@@ -20,7 +21,7 @@ Draw = Callable[..., None]
 SIZE = (4.0, 2.9)
 """Inches. So narrow that text of 10 points is still 11 to 12 pixels high where a phone shows the plot 350 wide."""
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -45,7 +46,8 @@ def png(draw: Draw, theme: str = "light", size: tuple[float, float] = SIZE, pane
     background, text, grid, cycle = _COLOURS[theme]
     colours = {name: text for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
     colours |= {name: background for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
-    with plt.rc_context(_STYLE | colours | {"grid.color": grid, "axes.prop_cycle": plt.cycler(color=cycle)}):
+    style: dict[Any, Any] = _STYLE | colours | {"grid.color": grid, "axes.prop_cycle": plt.cycler(color=cycle)}
+    with plt.rc_context(style):
         figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
         try:
             draw(*axes[0])
@@ -66,12 +68,13 @@ def separate_tick_labels(axes: Axes) -> None:
     locator = axes.xaxis.get_major_locator()
     if not isinstance(locator, MaxNLocator):
         return
+    figure: Any = axes.figure
     for most in (6, 5, 4, 3, 2):
-        axes.figure.draw_without_rendering()
+        figure.draw_without_rendering()
         low, high = sorted(axes.get_xlim())
         labels = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
         boxes = [label.get_window_extent() for label in labels]
-        gap = axes.figure.dpi / 16
+        gap = figure.dpi / 16
         if all(right.x0 - left.x1 >= gap for left, right in itertools.pairwise(boxes)):
             return
         locator.set_params(nbins=most)

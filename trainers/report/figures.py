@@ -1,6 +1,7 @@
 """The report's plots: each function returns a function that draws on one pair of axes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -125,14 +126,15 @@ def means_and_components(
 
     def draw(axes: Axes) -> None:
         axes.plot(*users.T, "o", markersize=2.6, markeredgewidth=0, color="C0", alpha=0.7, label="users")
-        if components is None:
+        if components is None or shares is None:
             _plane(axes, labels)
             return
         areas, largest = 4 + 90 * shares / max(shares.max(), 1e-12), list(numbered)
-        axes.scatter(*components.T, s=areas, facecolors="none", edgecolors="C1", linewidths=0.8, alpha=0.8,
+        x, y = components.T
+        axes.scatter(x, y, s=areas, facecolors="none", edgecolors="C1", linewidths=0.8, alpha=0.8,
                      label="components")  # fmt: skip
         if largest:
-            axes.scatter(*components[largest].T, s=areas[largest], color="C2", zorder=3, label="in the table")
+            axes.scatter(x[largest], y[largest], s=areas[largest], color="C2", zorder=3, label="in the table")
         _plane(axes, labels)
         _number(axes, components[largest], [str(k) for k in largest])
 
@@ -144,8 +146,9 @@ def _number(axes: Axes, points: np.ndarray, names: Sequence[str]) -> None:
 
     A name for which there is no place within the axes is left out.
     """
-    axes.figure.draw_without_rendering()  # the layout is known only then
-    pixels, pixel = axes.transData.transform(points), axes.figure.dpi / 72  # pixels per typographic point
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # the layout is known only then
+    pixels, pixel = axes.transData.transform(points), figure.dpi / 72  # pixels per typographic point
     taken = [(centre - 4 * pixel, centre + 4 * pixel) for centre in pixels]  # opposite corners
     around = np.array([(np.cos(turn), np.sin(turn)) for turn in np.deg2rad([20, 340, 160, 200, 90, 270, 50, 230])])
     offsets = np.concatenate([distance * around for distance in range(14, 140, 7)])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trainers.report import figures, latent
-from trainers.report.page import Plot, Section, Table, Text
+from trainers.report.page import Block, Plot, Section, Table, Text
 from trainers.report.run import Run
 
 ITEMS_SHOWN = 6
@@ -20,8 +20,10 @@ def latent_space(run: Run, described: int, seed: int) -> Section | None:
     plane = latent.principal_plane(space.users.mean)
     draws = space.users.draw(rng)
     shown = np.sort(rng.permutation(len(draws))[:POINTS_SHOWN])
-    labels = tuple(f"direction {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(plane.shares))
-    shares, largest, points = None, [], None
+    first, second = (f"direction {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(plane.shares))
+    labels = (first, second)
+    shares = points = None
+    largest: list[int] = []
     circles = "A dot is the posterior mean of a test user, without the random part of a draw."
     if space.components:
         shares = latent.responsibilities(draws, space.components).mean(axis=0)
@@ -31,7 +33,7 @@ def latent_space(run: Run, described: int, seed: int) -> Section | None:
         circles += f" The {len(largest)} largest have their number in the table below." if largest else ""
     variable = run.network.prior_is_of
     dimensions = space.users.mean.shape[1]
-    rows = [
+    rows: list[list[Block]] = [
         [Text(
             f"The network describes a user by {dimensions:,} numbers, the {variable}. It does not know them exactly: "
             "each user has a distribution of them, the posterior, and the prior is the distribution that it expects of "
@@ -49,12 +51,12 @@ def latent_space(run: Run, described: int, seed: int) -> Section | None:
               figures.means_and_components(plane.project(space.users.mean)[shown], points, shares, largest, labels),
               SIZE)],
     ]  # fmt: skip
-    if largest:
+    if space.components and shares is not None and largest:
         rows += _components(run, space.components, shares, largest)
     return Section("Latent space", rows)
 
 
-def _components(run: Run, components: latent.Normals, shares: np.ndarray, largest: list[int]) -> list[list]:
+def _components(run: Run, components: latent.Normals, shares: np.ndarray, largest: list[int]) -> list[list[Block]]:
     """What the components that stand for most users mean."""
     expected = latent.mean_decoded(run.network, components.mean, shares)
     chances = latent.decoded(run.network, components.mean[largest])

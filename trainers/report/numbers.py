@@ -29,7 +29,7 @@ def by_popularity(train: sp.csr_matrix, groups: int = 5) -> list[Group]:
     users = np.bincount(train.indices, minlength=train.shape[1])
     order = np.sort(users)
     reached = np.cumsum(order) / max(order.sum(), 1)
-    at = [min(np.searchsorted(reached, i / groups), len(order) - 1) for i in range(1, groups)]
+    at = np.minimum(np.searchsorted(reached, np.arange(1, groups) / groups), len(order) - 1)
     edges = np.unique(order[at])
     group = np.searchsorted(edges, users, side="left")  # of each item
     return [Group(_span(users[group == i]), group == i) for i in np.unique(group)]

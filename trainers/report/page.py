@@ -1,8 +1,9 @@
 """The report's page: blocks of text, tables and plots, rendered to one HTML file by the templates in templates/."""
 
 import base64
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jinja2
 
@@ -17,19 +18,21 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-class Text(NamedTuple):
-    """A paragraph."""
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph. A block's `kind` names its macro in page.html."""
 
     text: str
-    kind = "text"
+    kind: ClassVar[str] = "text"
 
 
-class Command(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Command:
     """A command to copy."""
 
     caption: str
     words: Sequence[str]
-    kind = "command"
+    kind: ClassVar[str] = "command"
 
 
 class Interval(NamedTuple):
@@ -39,7 +42,8 @@ class Interval(NamedTuple):
     span: str
 
 
-class Table(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Table:
     """A table; the first cell of a row names the row."""
 
     caption: str
@@ -47,10 +51,11 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str | Interval]]
     words: bool = False  # cells are words: left-aligned, and one below the other on a phone
     folded: str = ""  # if not empty: the table is hidden until the reader opens this line
-    kind = "table"
+    kind: ClassVar[str] = "table"
 
 
-class Plot(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Plot:
     """A plot with what it shows."""
 
     name: str  # of its PNG files
@@ -59,7 +64,7 @@ class Plot(NamedTuple):
     alt: str  # its figures, for a reader who cannot see it
     draw: plotting.Draw
     size: tuple[float, float] = plotting.SIZE
-    kind = "plot"
+    kind: ClassVar[str] = "plot"
 
 
 class User(NamedTuple):
@@ -71,11 +76,12 @@ class User(NamedTuple):
     recommended: Sequence[tuple[str, bool]]  # titles, and whether the item is a held-out one
 
 
-class Users(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Users:
     """Example users side by side."""
 
     users: Sequence[User]
-    kind = "users"
+    kind: ClassVar[str] = "users"
 
 
 Block = Text | Command | Table | Plot | Users

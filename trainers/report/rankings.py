@@ -36,7 +36,7 @@ def of_baselines(
     """The lists of the baselines, which are given by name, by label."""
 
     def make() -> Rankings:
-        lists = {}
+        lists: Rankings = {}
         for name, baseline in baselines.items():
             ranked = _ranked(ranking.score_ranker(baseline.fit(split.train)), split, batch_size)
             lists |= {f"{part}_{name}": ranked[part] for part in PARTS}
@@ -64,5 +64,5 @@ def _kept(path: Path, key: str, make: Callable[[], Rankings]) -> Rankings:
         pass  # missing or damaged: made again
     arrays = make()
     with written_aside(path) as aside, open(aside, "wb") as f:
-        np.savez(f, key=key, **arrays)
+        np.savez(f, allow_pickle=False, key=np.array(key), **arrays)
     return arrays

@@ -1,12 +1,12 @@
 """The report's sections about data, training, quality and recommendations; the latent space has a file of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from trainers.report import figures, numbers
 from trainers.report.names import DECIDES, METRICS, OURS, metric_name
-from trainers.report.page import Interval, Plot, Section, Table, Text, User, Users
+from trainers.report.page import Block, Interval, Plot, Section, Table, Text, User, Users
 from trainers.report.run import Run
 from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.evaluation import significance
@@ -100,7 +100,7 @@ def training(run: Run) -> Section:
     else:
         explanation = "What training minimises: −log p(x|z) and the other terms, each with its weight."
         loss = plot("loss", "Training loss", explanation, {"loss": "loss"}, "loss")
-    rows = [
+    rows: list[list[Block]] = [
         [Text(
             f"Epochs: {len(history['epoch'])}, of {run.metrics['seconds_per_epoch']:.1f} s each. The weights that were "
             f"kept are those of epoch {best_epoch}, which has the best {metric_name(DECIDES)} on validation users. "
@@ -135,12 +135,10 @@ def training(run: Run) -> Section:
     return Section("Training", rows)
 
 
-def _beta(run: Run, plot) -> list:
+def _beta(run: Run, plot: Callable[..., Plot]) -> list[Block]:
     """The KL term's weight: a plot if it changes, a sentence if it does not."""
-    values, unit = (
-        run.history["beta"],
-        "each item of a history" if run.settings.training.beta_scale == "item" else "each user",
-    )
+    values = run.history["beta"]
+    unit = "each item of a history" if run.settings.training.beta_scale == "item" else "each user"
     if len(set(values)) == 1:
         return [Text(f"The weight β of the KL term was {values[0]:.3g} (for {unit}) in every epoch.")]
     return [
@@ -163,10 +161,14 @@ def against_baselines(run: Run, seed: int) -> Section:
     users = {part: f"{run.users[part].fold_in.shape[0]:,} {part} users" for part in PARTS}
 
     def means(part: str) -> Table:
-        rows = [[m, *(_with_interval(e[i]) for e in estimates[part].values())] for i, m in enumerate(names)]
+        rows: list[list[str | Interval]] = [
+            [m, *(_with_interval(e[i]) for e in estimates[part].values())] for i, m in enumerate(names)
+        ]
         return Table(f"{users[part]}: mean and 95% interval", ["", *run.systems], rows)
 
-    gains = [[metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS]
+    gains: list[list[str | Interval]] = [
+        [metric_name(m), *(_signed(_gain(run, name, m, seed)) for name in run.systems[1:])] for m in METRICS
+    ]
     baselines = "; ".join(f"{baseline.label} {baseline.description}" for baseline in run.baselines.values())
     chosen = " and the weight of the item–item model" if run.tried else ""
     return Section("Comparison with the baselines", [
@@ -241,7 +243,7 @@ def _grouped(
 ) -> Section:  # fmt: skip
     """A section on groups: a plot of all systems, and a table with the paired differences."""
     labels = [g.label for g in groups]
-    rows = [
+    rows: list[list[str | Interval]] = [
         [g.label, f"{g.members.sum():,}", *(f"{estimates[s][i].mean:.4f}" for s in estimates),
          *(_signed(gains[s][i]) for s in gains)] for i, g in enumerate(groups)
     ]  # fmt: skip

@@ -13,40 +13,41 @@ from trainers.sweep.results import DECIDES, METRICS
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.settings.settings import written
 
-Found = dict[str, Any]
+Json = dict[str, Any]
+"""A part of results.json."""
 
 
-def write(found: Found, sweep_dir: Path, failed: Mapping[str, str]) -> None:
-    """Writes the three files; `found` is what `collect` returned."""
-    if not found["configurations"]:
+def write(collected: Json, sweep_dir: Path, failed: Mapping[str, str]) -> None:
+    """Writes the three files; `collected` is what `collect` returned."""
+    if not collected["configurations"]:
         return
     contents = {
-        "results.json": (json.dumps(found | {"failed": dict(failed)}, indent=1) + "\n").encode(),
-        "results.png": _plot(found),
-        "results.md": markdown(found, failed).encode(),
+        "results.json": (json.dumps(collected | {"failed": dict(failed)}, indent=1) + "\n").encode(),
+        "results.png": _plot(collected),
+        "results.md": markdown(collected, failed).encode(),
     }
     for name, content in contents.items():
         with written_aside(sweep_dir / name) as aside:
             aside.write_bytes(content)
 
 
-def markdown(found: Found, failed: Mapping[str, str]) -> str:
+def markdown(collected: Json, failed: Mapping[str, str]) -> str:
     """The tables, the best configuration first where the sweep is a search."""
-    rows = _ordered(found)
+    rows = _ordered(collected)
     names = _differing(rows)
     seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
-    lines = ["# Sweep", "", f"{found['finished']} of {found['runs']} runs; seeds {', '.join(map(str, seeds))}.", ""]
-    lines += [f"{_constant(found)}", ""]
-    for part in found["parts"]:
+    done = f"{collected['finished']} of {collected['runs']} runs; seeds {', '.join(map(str, seeds))}."
+    lines = ["# Sweep", "", done, "", _constant(collected), ""]
+    for part in collected["parts"]:
         lines += [f"## {part.capitalize()}: mean ± standard error over seeds", ""]
         lines += _table([*names, "seeds", *map(_metric, METRICS)], [
             [*_cells(row, names), str(len(row["runs"])), *(_mean(row[part][m]) for m in METRICS)]
             for row in rows
         ] + [
             [name, *[""] * (len(names) - 1), "", *(f"{figures[part][m]['mean']:.4f}" for m in METRICS)]
-            for name, figures in found["baselines"].items()
+            for name, figures in collected["baselines"].items()
         ])  # fmt: skip
-    for part in found["parts"]:
+    for part in collected["parts"]:
         compared = [row for row in rows if row["difference"]]
         if compared:
             lines += [f"## {part.capitalize()}: paired difference from the reference, with 95 % interval", ""]
@@ -54,18 +55,19 @@ def markdown(found: Found, failed: Mapping[str, str]) -> str:
                 [*_cells(row, names), *(_difference(row["difference"][part][m]) for m in METRICS)]
                 for row in compared
             ])  # fmt: skip
-            same = f"the one with {described(found['reference'])} and otherwise its own settings"
-            of = same if found["reference"] else f"the best on validation, {described(_best(found)['settings'])}"
-            lines += [f"The reference of a configuration is {of}.", ""]
+            reference = f"the best on validation, {described(_best(collected)['settings'])}"
+            if collected["reference"]:
+                reference = f"the one with {described(collected['reference'])} and otherwise its own settings"
+            lines += [f"The reference of a configuration is {reference}.", ""]
     lines += [
         "A difference is the mean over the users of the difference between two configurations, each a user's mean over "
         "its seeds; the interval resamples the users (bootstrap). It tells what other users would change, not what "
         "other seeds would: that is the standard error over seeds above.",
         "",
     ]
-    if "test" not in found["parts"]:
+    if "test" not in collected["parts"]:
         lines += ["The best of many owes a part of its figure to chance: report it on test users, once.", ""]
-    best = _best(found)
+    best = _best(collected)
     lines += [
         f"Best on validation ({_metric(DECIDES)} {best['validation'][DECIDES]['mean']:.4f}):",
         "",
@@ -77,7 +79,7 @@ def markdown(found: Found, failed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _differing(rows: Sequence[Found]) -> list[str]:
+def _differing(rows: Sequence[Json]) -> list[str]:
     """The settings that tell the configurations apart: those that vary, then those that --where set."""
     settings = [row["all_settings"] for row in rows]
     names = [n for n in settings[0] if any(s[n] != settings[0][n] for s in settings)] or list(rows[0]["settings"])
@@ -85,24 +87,24 @@ def _differing(rows: Sequence[Found]) -> list[str]:
     return sorted(names, key=lambda n: varied.index(n) if n in varied else len(varied))
 
 
-def _cells(row: Found, names: Sequence[str]) -> list[str]:
+def _cells(row: Json, names: Sequence[str]) -> list[str]:
     return [written(row["all_settings"][name]) for name in names]
 
 
-def _best(found: Found) -> Found:
-    return next(row for row in found["configurations"] if row["name"] == found["best_on_validation"])
+def _best(collected: Json) -> Json:
+    return next(row for row in collected["configurations"] if row["name"] == collected["best_on_validation"])
 
 
-def _ordered(found: Found) -> list[Found]:
-    rows = found["configurations"]
-    if "test" in found["parts"]:
+def _ordered(collected: Json) -> list[Json]:
+    rows = collected["configurations"]
+    if "test" in collected["parts"]:
         return rows
     return sorted(rows, key=lambda row: -row["validation"][DECIDES]["mean"])
 
 
-def _constant(found: Found) -> str:
+def _constant(collected: Json) -> str:
     """The settings of data, model and training that all configurations share."""
-    rows = found["configurations"]
+    rows = collected["configurations"]
     hidden = {*_differing(rows), "eval_batch_size", "checkpoint_seconds", "ease_l2", "ease_max_items"}
     same = {n: v for n, v in rows[0]["all_settings"].items() if n not in hidden and v != ""}
     return "All with " + ", ".join(f"`--{name}={written(value)}`" for name, value in same.items()) + "."
@@ -125,9 +127,9 @@ def _difference(d: Mapping[str, float]) -> str:
     return f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]".replace("-", "−")
 
 
-def _plot(found: Found) -> bytes:
+def _plot(collected: Json) -> bytes:
     """Left, each run and the mean over seeds; right, the paired differences."""
-    rows, part = _ordered(found), found["parts"][0]
+    rows, part = _ordered(collected), collected["parts"][0]
     first, names = list(dict.fromkeys(_group(row) for row in rows)), _differing(rows)
 
     def draw(left: Axes, right: Axes) -> None:
@@ -140,7 +142,7 @@ def _plot(found: Found) -> bytes:
                 d = row["difference"][part][DECIDES]
                 right.errorbar(d["mean"], y, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
                                color=colour, markersize=5, capsize=2.5)  # fmt: skip
-        for i, (name, figures) in enumerate((n, f) for n, f in found["baselines"].items() if n != "popularity"):
+        for i, (name, figures) in enumerate((n, f) for n, f in collected["baselines"].items() if n != "popularity"):
             left.axvline(figures[part][DECIDES]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=name)
             left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         right.axvline(0, color="C4", linewidth=1)
@@ -152,12 +154,12 @@ def _plot(found: Found) -> bytes:
     return plotting.png(draw, size=(9.5, 1.3 + 0.27 * len(rows)), panels=2, dpi=150)
 
 
-def _group(row: Found) -> tuple:
+def _group(row: Json) -> tuple:
     """What a row's colour tells: the latent structure and the prior, or else the first setting."""
     settings = row["settings"]
     return tuple(settings[n] for n in ("latent", "prior") if n in settings) or (next(iter(settings.values())),)
 
 
-def _label(row: Found, names: Sequence[str]) -> str:
+def _label(row: Json, names: Sequence[str]) -> str:
     values = row["all_settings"]
     return " · ".join(values[n] if isinstance(values[n], str) else f"{n} {written(values[n])}" for n in names)

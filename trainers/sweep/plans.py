@@ -18,7 +18,7 @@ Axis = list[Choice]
 OF_THE_DATA = names("data", "split")
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
-EVCF = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
+EVCF: list[Axis] = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
     [{"likelihood": "multinomial"}, {"likelihood": "bernoulli"}],
     [
         {"latent": "flat", "prior": "standard"},
@@ -84,9 +84,9 @@ def expand(
     configurations = []
     for varied in points:
         settings = base.replaced(**varied)
-        for condition, values in rules:
+        for condition, changed in rules:
             if all(settings[name] == value for name, value in condition.items()):
-                settings = settings.replaced(**values)
+                settings = settings.replaced(**changed)
         configurations.append(Configuration(described(varied, "_"), varied, settings))
     return configurations
 
@@ -132,12 +132,12 @@ def _unique(axis: Axis) -> Axis:
 
 
 def _varied(text: str) -> tuple[str, list[Any]]:
-    name, _, values = text.partition("=")
+    name, _, texts = text.partition("=")
     _check_may_vary(name)
-    found = [parsed(name, value.strip()) for value in values.split(",") if value.strip()]
-    if not found:
+    values = [parsed(name, value.strip()) for value in texts.split(",") if value.strip()]
+    if not values:
         raise UserError(f"--vary={text!r} names no values; write --vary=SETTING=VALUE,VALUE.")
-    return name, list(dict.fromkeys(found))
+    return name, list(dict.fromkeys(values))
 
 
 def _rule(text: str) -> tuple[Choice, Choice]:

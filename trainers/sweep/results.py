@@ -20,29 +20,31 @@ PerUser = dict[str, dict[str, np.ndarray]]
 
 
 def collect(
-    todo: Sequence[SweepRun], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
+    runs: Sequence[SweepRun], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
 ) -> dict[str, Any]:
     """What results.json holds, of the runs that are finished.
 
     Args:
-      todo: all runs of the sweep.
+      runs: all runs of the sweep.
       parts: which held-out users are looked at.
       reference: the settings that make a configuration's reference of it; none: the best on validation is everyone's.
       baselines: the file of the baselines' figures; may be missing.
       seed: of the bootstrap.
     """
-    finished = [task for task in todo if task.seconds() is not None]
-    points = [p for i, p in enumerate(t.point for t in todo) if p.name not in [t.point.name for t in todo[:i]]]
-    values = {(t.point.name, t.settings.training.seed): _per_user(t, parts) for t in finished}
+    finished = [run for run in runs if run.seconds() is not None]
+    points = list({run.point.name: run.point for run in runs}.values())
+    values = {(run.point.name, run.settings.training.seed): _per_user(run, parts) for run in finished}
     seeds = {p.name: [s for name, s in values if name == p.name] for p in points}
-    configurations = [
+    configurations: list[dict[str, Any]] = [
         {
             "name": point.name,
             "settings": point.varied,
             "all_settings": _settings(point),
             "flags": shlex.join(as_flags(point.settings)),
             "runs": [
-                _run(t, values[point.name, t.settings.training.seed]) for t in finished if t.point.name == point.name
+                _run(run, values[point.name, run.settings.training.seed])
+                for run in finished
+                if run.point.name == point.name
             ],
             **{part: _over_seeds(point.name, seeds[point.name], part, values) for part in parts},
         }
@@ -54,11 +56,12 @@ def collect(
     for point in points:
         other = reference_of(point, points, reference) if reference else None
         references[point.name] = other.name if other else best["name"] if best and not reference else None
-    for found in configurations:
-        found["reference"] = references[found["name"]]
-        found["difference"] = _differences(found["name"], references[found["name"]], seeds, parts, values, seed)
+    for configuration in configurations:
+        name = configuration["name"]
+        configuration["reference"] = references[name]
+        configuration["difference"] = _differences(name, references[name], seeds, parts, values, seed)
     return {
-        "runs": len(todo),
+        "runs": len(runs),
         "finished": len(finished),
         "parts": list(parts),
         "reference": dict(reference),
@@ -88,33 +91,35 @@ def _differences(
 ) -> dict[str, dict[str, dict[str, float]]] | None:
     """Over the seeds that both have, since a seed is also the same order of users and the same dropout."""
     both = [s for s in seeds[ours] if s in seeds.get(theirs, [])] if theirs and theirs != ours else []
-    if not both:
+    if theirs is None or not both:
         return None
+
+    def over_users(name: str, part: str, metric: str) -> list[np.ndarray]:
+        return [values[name, s][part][metric] for s in both]
+
     return {
         part: {
-            m: averaged_difference(
-                *([values[name, s][part][m] for s in both] for name in (ours, theirs)), seed
-            )._asdict()
+            m: averaged_difference(over_users(ours, part, m), over_users(theirs, part, m), seed)._asdict()
             for m in METRICS
         }
         for part in parts
     }
 
 
-def _per_user(task: SweepRun, parts: Sequence[str]) -> PerUser:
-    with np.load(task.folder / PER_USER) as archive:
+def _per_user(run: SweepRun, parts: Sequence[str]) -> PerUser:
+    with np.load(run.folder / PER_USER) as archive:
         return {part: {m: archive[f"{part}/{m}"] for m in METRICS} for part in parts}
 
 
-def _run(task: SweepRun, values: PerUser) -> dict[str, Any]:
-    main = json.loads((task.folder / "metrics.json").read_text())
-    means = {part: {m: float(v.mean()) for m, v in found.items()} for part, found in values.items()}
+def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:
+    figures = json.loads((run.folder / "metrics.json").read_text())
+    means = {part: {m: float(v.mean()) for m, v in of_part.items()} for part, of_part in values.items()}
     return {
-        "seed": task.settings.training.seed,
-        "workdir": str(task.folder),
-        "best_epoch": main["best_epoch"],
-        "epochs": main["epochs"],
-        "seconds": task.seconds(),
+        "seed": run.settings.training.seed,
+        "workdir": str(run.folder),
+        "best_epoch": figures["best_epoch"],
+        "epochs": figures["epochs"],
+        "seconds": run.seconds(),
         **means,
     }
 
@@ -129,5 +134,5 @@ def _baselines(path: Path, parts: Sequence[str]) -> dict[str, Any]:
     """Figures of the baselines by label."""
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))["baselines"]
-    return {baseline["label"]: {part: baseline[part] for part in parts} for baseline in found}
+    baselines = json.loads(path.read_text(encoding="utf-8"))["baselines"]
+    return {baseline["label"]: {part: baseline[part] for part in parts} for baseline in baselines}

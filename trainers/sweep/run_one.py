@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from trainers.claim import prepared_split
 from trainers.setting_flags import define_flags as define_settings
 from trainers.setting_flags import settings_from_flags
-from trainers.claim import prepared_split
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.runs.workdir import Workdir

@@ -120,9 +120,10 @@ class Worker:
     def complete(self) -> str:
         """Runs the process to its end; returns what went wrong, or ""."""
         with open(self._log, "a") as log:
-            begin, out = log.tell(), {"stdin": subprocess.PIPE, "stdout": log, "stderr": log}
-            environment = self._threads | os.environ
-            self._process = subprocess.Popen(self._command, **out, pass_fds=(self._lock,), env=environment)
+            begin, environment = log.tell(), self._threads | os.environ
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(self._lock,), env=environment
+            )
             if self._stopped:  # between the thread's start and the process'
                 self.stop()
             status = self._process.wait()

@@ -29,7 +29,7 @@ def train_one(settings: Settings, workdir: Workdir, split: Split, keep: str) -> 
     evaluation = evaluate(network, settings, workdir, split, log, baselines, print_line)
     values = {f"{part}/{name}": v for part, figures in evaluation.per_user.items() for name, v in figures.items()}
     with written_aside(workdir.path / PER_USER) as aside, open(aside, "wb") as f:
-        np.savez(f, **values)
+        np.savez(f, allow_pickle=False, **values)
     if keep != "all":  # the checkpoints of a hundred runs fill a disk
         workdir.checkpoint.unlink(missing_ok=True)
     if keep == "results":
