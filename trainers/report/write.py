@@ -39,7 +39,7 @@ def write_report(
     """
     options = dict(locals())
     files = Workdir(workdir)
-    finished = finished_run(files)  # a folder that is no such run is told before its data is read
+    finished = finished_run(files)  # before the data, which takes longer to read
     split = files.split()
     if item_titles:
         split = with_titles(split, read_titles(Path(item_titles)))

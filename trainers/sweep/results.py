@@ -27,7 +27,8 @@ def collect(
     Args:
       runs: all runs of the sweep.
       parts: which held-out users are looked at.
-      reference: the settings that make a configuration's reference of it; none: the best on validation is everyone's.
+      reference: the settings that turn a configuration into its reference; empty: the best on validation is the
+        reference of all.
       baselines: the file of the baselines' figures; may be missing.
       seed: of the bootstrap.
     """

@@ -40,7 +40,7 @@ def carry_out(
       keep: what stays of a finished run.
       jobs: runs at a time.
       lock: descriptor of the sweep's lock, which the processes inherit.
-      say: receives the lines that a person reads, where the output is no terminal, which shows a bar.
+      say: receives a line for each run that fails and, unless a terminal shows a bar, for each run that starts.
       after_each: called after each run.
     """
     workers = {run: Worker("run", run.settings, keep, lock, jobs) for run in runs if run.seconds() is None}
