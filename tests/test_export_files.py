@@ -1,5 +1,6 @@
 """What an export leaves on the disk: whole versions only, of the right size, with card, titles and warm-up."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -136,6 +137,22 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(UserError, match="NaN"):
         savedmodel.export_model(broken, ITEM_IDS, {}, FACTS, tmp_path, TOP_K)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "share", "is_wrong"),
+    [("float32", 0.009, False), ("float32", 0.011, True), ("bfloat16", 0.2, False), ("bfloat16", 0.3, True)],
+)
+def test_scores_may_differ_by_a_share_of_their_standard_deviation(weights, share, is_wrong):
+    trained, signs = model(), np.resize([1, -1], len(ITEM_IDS))
+
+    def shifted(histories):
+        scores = trained(histories).numpy()
+        return tf.constant(scores + signs * (1e-3 + share * scores.std()))  # the RMS of the shift is its size
+
+    refused = pytest.raises(UserError, match=r"answers otherwise than the model .* was not published")
+    with refused if is_wrong else contextlib.nullcontext():
+        savedmodel._compare(exported(weights), shifted, ITEM_IDS, weights)
 
 
 def prediction_parameters(items: int, hidden: int, latent: int) -> int:

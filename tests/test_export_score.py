@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from conftest import ROOT, built
-from serving_kit import ITEM_IDS, TOP_K, exported
+from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
 from typed import mistake, process
 
+from export.savedmodel import export_model
 from export.scoring import history_files, job, loaded_model, score_file
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked
+from vae_cf_tf.settings import Settings
 
 
 def rows(count: int = 50) -> list[dict]:
@@ -479,11 +481,6 @@ def test_inputs_and_models_that_are_none(tmp_path):
 @pytest.mark.slow
 def test_memory_is_bounded_whatever_the_catalogue_and_top_k(tmp_path):
     """400,000 items, top_k 1,000, the default batch; 2.6 GB before requests were cut and parts written as they came."""
-    from serving_kit import FACTS, SMALL
-
-    from export.savedmodel import export_model
-    from vae_cf_tf.settings import Settings
-
     items = 400_000
     item_ids = [str(n) for n in range(items)]
     model = export_model(built(Settings.of(**SMALL), items), item_ids, {}, FACTS, tmp_path / "models", 1000)
