@@ -1,6 +1,7 @@
 """Writing a run as a SavedModel version: whole or not at all."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,7 @@ def _check_ids(item_ids: list[str]) -> None:
     if "" in item_ids:
         raise UserError('An item id is empty, and "" stands for padding in a history. Rename the item.')
     if len(set(item_ids)) < len(item_ids):
-        seen: set[str] = set()
-        twice = next(item for item in item_ids if item in seen or seen.add(item))
+        twice = next(item for item, n in Counter(item_ids).items() if n > 1)
         raise UserError(f"An item id stands for two columns: {twice!r}. Ids are unique.")
 
 

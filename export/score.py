@@ -30,8 +30,8 @@ def main(argv: list[str]) -> None:
         "python -m export.score --model=MODELS/NAME --input=FILE --output=FOLDER",
     )
     values = flags.FLAGS
-    paths = map(Path, (values.model, values.input, values.output))
-    score_file(*paths, kind=values.kind, batch_size=values.batch_size, part_rows=values.part_rows)
+    model, source, output = (Path(path) for path in (values.model, values.input, values.output))
+    score_file(model, source, output, values.kind, values.batch_size, values.part_rows)
 
 
 def run() -> int:

@@ -145,7 +145,7 @@ def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: 
     except Skipped as reason:
         say(str(reason))
         return None
-    judged = []
+    judged: list[Figures] = []
     for baseline in candidates:
         say(f"Baselines: {baseline.label} …")
         try:

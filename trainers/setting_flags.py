@@ -1,7 +1,7 @@
 """A flag for each setting, and the settings that the command line gives."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from absl import flags
 
@@ -10,19 +10,23 @@ from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.fields import facts_of
 from vae_cf_tf.settings.settings import field_of, names
 
-_DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+_DEFINE: dict[type, Callable[..., Any]] = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+}
 
 
 def define_flags(*sections: str) -> None:
     """A flag for each setting of these sections, or of all, with its default and its help text."""
     for field in map(field_of, names(*sections)):
-        facts = facts_of(field)
+        facts, default = facts_of(field), cast(Any, field.default)
         if facts.values():
-            flags.DEFINE_enum(field.name, field.default, list(facts.values()), facts.help)
+            flags.DEFINE_enum(field.name, default, list(facts.values()), facts.help)
         elif facts.is_path:
-            commands.define_path(field.name, field.default, facts.help)
+            commands.define_path(field.name, default, facts.help)
         else:
-            _DEFINE[type(field.default)](field.name, field.default, facts.help)
+            _DEFINE[type(default)](field.name, default, facts.help)
 
 
 def settings_from_flags(defaults: Mapping[str, Any] = {}, *sections: str) -> Settings:

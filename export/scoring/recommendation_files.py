@@ -5,6 +5,7 @@ A row has `user` where the histories have that column, `item_ids` and `scores`. 
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,4 +134,8 @@ def _tfrecord(path: Path, user_types: tuple[pa.DataType, ...]) -> "tfrecord.Reco
     return tfrecord.RecommendationWriter(path)
 
 
-_WRITERS = {"jsonl": _JsonLines, "parquet": _Parquet, "tfrecord": _tfrecord}
+_WRITERS: dict[str, Callable[[Path, tuple[pa.DataType, ...]], Any]] = {
+    "jsonl": _JsonLines,
+    "parquet": _Parquet,
+    "tfrecord": _tfrecord,
+}

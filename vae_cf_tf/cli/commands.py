@@ -129,7 +129,7 @@ def required(names: Sequence[str], usage: str) -> None:
 
 def whole_numbers(name: str) -> list[int]:
     """The positive whole numbers of a list flag. Raises UserError where it holds anything else, or nothing."""
-    texts = flags.FLAGS[name].value
+    texts: list[str] = flags.FLAGS[name].value or []
     try:
         numbers = [int(text) for text in texts]
     except ValueError:

@@ -137,7 +137,7 @@ class Autoencoder(keras.Model):
 
     def call(self, histories: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
         """Item log-probabilities at the posterior mean, float [batch, num_items]; seen items are not masked."""
-        return self.likelihood(self.decode(*self.latent(histories))).item_log_probs()
+        return self.likelihood(self.decode(*self.latent(hist.of_int32(histories)))).item_log_probs()
 
     def scores(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """Numbers that rank the items as `call` does, float [batch, num_items]."""
@@ -198,18 +198,19 @@ class Autoencoder(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any]:
+        """What `compile` was given; {} for a sampled softmax, whose `log_inclusion` belongs to the training data."""
+        if self.settings.softmax_samples:
+            return {}
         options = self.step_options._asdict() | {"annealing": dataclasses.asdict(self.step_options.annealing)}
         del options["log_inclusion"]
         return {"optimizer": keras.saving.serialize_keras_object(self.optimizer)} | options
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        if self.settings.softmax_samples:  # its `log_inclusion` is of the training data, which a file does not hold
-            return
         optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
         self.compile(optimizer, **config | {"annealing": KLAnnealing(**config["annealing"])})
 
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`, on a tf.data.Dataset of histories: int32 ragged [batch, (items)]."""
+        """As `keras.Model.fit`, on a tf.data.Dataset of histories: int32 or int64 ragged [batch, (items)]."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(_Refresh())
         else:
@@ -222,6 +223,7 @@ class Autoencoder(keras.Model):
         All random draws are a function of the seed and the step's number, so that a resumed run needs no other random
         state.
         """
+        histories = hist.of_int32(histories)
         step, options = tf.convert_to_tensor(self.optimizer.iterations), self.step_options
         beta = options.annealing(step)
         variables, rate = self.trainable_variables, options.input_dropout
@@ -261,7 +263,7 @@ class Autoencoder(keras.Model):
 
     def test_step(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """−log p(x|z) and KL at the posterior mean, and their sum (β = 1), as Kim & Suh's code logs them."""
-        terms = self.terms(histories)
+        terms = self.terms(hist.of_int32(histories))
         nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
         for name, value in {"loss": nll + kl, "nll": nll, "kl": kl}.items():
             self.trackers[name].update_state(value)

@@ -180,6 +180,7 @@ class TanhBlock(keras.layers.Layer):
     def __init__(self, input_dim: int, units: int, initializer: str = "he", **shape: Any):
         super().__init__(**_layer_arguments(shape))
         self.linear = Linear(input_dim, units, initializer, **shape, name="linear")
+        self.built = True
 
     def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
         return tf.tanh(self.linear(x) + skipped)
@@ -197,6 +198,7 @@ class GatedBlock(keras.layers.Layer):
         super().__init__(**_layer_arguments(shape))
         self.linear = Linear(input_dim, units, initializer, **shape, name="linear")
         self.gate = Linear(input_dim, units, initializer, **shape, name="gate")
+        self.built = True
 
     def call(self, x: Any, skipped: tf.Tensor | float = 0.0) -> tf.Tensor:
         return (self.linear(x) + skipped) * tf.sigmoid(self.gate(x))
@@ -207,7 +209,7 @@ def _layer_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: arguments.pop(name) for name in ("name", "dtype", "trainable") if name in arguments}
 
 
-BLOCKS = {"tanh": TanhBlock, "gated": GatedBlock}
+BLOCKS: dict[str, type[keras.layers.Layer]] = {"tanh": TanhBlock, "gated": GatedBlock}
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
@@ -230,6 +232,7 @@ class Stack(keras.layers.Layer):
             for i, pair in enumerate(itertools.pairwise(widths))
         ]
         self.output_dim = widths[-1]
+        self.built = True
 
     def call(self, x: Any) -> tf.Tensor:
         return self.after_first(self.first(x)) if self.blocks else x
@@ -287,6 +290,7 @@ class GaussianHeads(keras.layers.Layer):
         super().__init__(**kwargs)
         self.mean = Linear(input_dim, latent_dim, initializer, fan_out=2 * latent_dim, name="mean")
         self.log_variance = Linear(input_dim, latent_dim, initializer, fan_out=2 * latent_dim, name="log_variance")
+        self.built = True
 
     def call(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return self.mean(h), tf.clip_by_value(self.log_variance(h), -12.0, 4.0)

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from vae_cf_tf.models.blocks import Stack
 from vae_cf_tf.models.distributions import diagonal_normal
 from vae_cf_tf.models.histories import Bags
 from vae_cf_tf.models.network import Network
@@ -75,7 +76,7 @@ class ConditionalEncoder(Network):
         super().__init__(**shape)
         hidden, layers = self.hidden_dim, self.layers
         if layers <= 1:
-            self.from_x = self.from_z2 = None
+            self.from_x: Stack | None = None
             self.joint = self.stack(input_dim + self.latent_dim, [hidden] * layers, "joint", items=items)
         else:
             self.from_x = self.stack(input_dim, [hidden], "from_x", items=items)

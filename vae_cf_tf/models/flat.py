@@ -58,7 +58,7 @@ class VAE(Variational):
             self.prior = CompositePrior(
                 self.prior,
                 [self.encoder],
-                lambda previous, context: previous[0](context.first_input()),
+                lambda previous, context: previous[0](context.first_input()),  # type: ignore[misc] # there is a batch
                 self.settings.prior_own,
                 name="composite",
             )

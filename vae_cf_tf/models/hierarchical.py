@@ -1,5 +1,7 @@
 """The hierarchy of two latent variables."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -52,10 +54,10 @@ class HierarchicalVAE(Variational):
             )
 
     @staticmethod
-    def _previous_posterior(previous: list[keras.layers.Layer], context: PriorContext) -> Gaussian:
+    def _previous_posterior(previous: Sequence[keras.layers.Layer], context: PriorContext) -> Gaussian:
         """q(z1|x, z2) of an epoch ago, from copies of the lower encoder and, where it reads them, of hidden blocks."""
         lower_encoder, *hidden = previous
-        x = context.first_input()
+        x = context.first_input()  # type: ignore[misc] # there is a batch
         return lower_encoder(hidden[0](x) if hidden else x, tf.stop_gradient(context.z2))
 
     def refresh(self) -> None:

@@ -18,6 +18,11 @@ class Bags(NamedTuple):
     scale: tf.Tensor  # float32 [batch]
 
 
+def of_int32(histories: tf.RaggedTensor) -> tf.RaggedTensor:
+    """The same histories with item indices of int32, as all else here takes them."""
+    return histories if histories.dtype == tf.int32 else tf.cast(histories, tf.int32)
+
+
 def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
     """The row of each of histories.values: int32 [items of the batch].
 

@@ -33,6 +33,7 @@ class Network(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.built = True  # a subclass makes all weights in its constructor
         self.hidden_dim, self.latent_dim, self.layers = hidden_dim, latent_dim, layers
         self.block, self.initializer, self.skips, self.by_rows = block, initializer, skips, by_rows
 

@@ -165,7 +165,7 @@ def parsed(name: str, text: str) -> Any:
     Raises:
       UserError: there is no such setting, or the text is no number where it takes one.
     """
-    kind = type(field_of(name).default)
+    kind: type = type(field_of(name).default)
     try:
         return kind(text)
     except ValueError as error:

@@ -26,7 +26,7 @@ from vae_cf_tf.training import checkpoints
 class StopOnNaN(keras.callbacks.Callback):
     """Ends the run at the first step whose loss is NaN or infinite, with an error that names the step."""
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             step = int(self.model.optimizer.iterations.numpy())
@@ -88,8 +88,8 @@ class Validate(keras.callbacks.Callback):
     def __init__(self, held_out: HeldOut, batch_size: int):
         super().__init__()
         self.held_out, self.batch_size = held_out, batch_size
-        self.rank: ranking.Ranker | None = None
-        self.terms: Callable | None = None
+        self.rank: ranking.Ranker
+        self.terms: Callable
         self.started = self.ended = 0.0
         self.figures: dict[str, float] = {}
 
@@ -103,7 +103,7 @@ class Validate(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.ended = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         figures = ranking.evaluate(self.rank, self.held_out, self.batch_size)
         self.figures = {f"val_{name}": float(np.mean(values)) for name, values in figures.items()}
         users = ranking.users_at_once(self.batch_size, self.held_out.fold_in.shape[1])
@@ -174,7 +174,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
             return f"The same command goes on after epoch {self.written_epoch}."
         return "No checkpoint was written yet: the same command starts from the first epoch."
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
         self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
         self.peak_rss_mb = max(self.peak_rss_mb, machine.peak_rss())

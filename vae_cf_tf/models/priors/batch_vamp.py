@@ -26,5 +26,5 @@ class BatchVampPrior(UserVampPrior):
             return super().distribution(context)
         posterior, size = context.posterior, tf.shape(context.posterior[0])[0]
         users = tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances)
-        parameters = tf.cond(size > 1, lambda: posterior, lambda: users)
-        return MixtureOfNormals(*parameters, left_out=tf.where(size > 1, tf.range(size), -1))
+        means, log_variances = tf.cond(size > 1, lambda: posterior, lambda: users)
+        return MixtureOfNormals(means, log_variances, left_out=tf.where(size > 1, tf.range(size), -1))

@@ -1,5 +1,7 @@
 """A VampPrior over training users."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
@@ -45,6 +47,17 @@ class UserVampPrior(Prior):
     @classmethod
     def from_settings(cls, settings: ModelSettings, parts: PriorParts) -> "UserVampPrior":
         return cls(parts.encoder, parts.users_or_zeros(), settings.latent_dim, name="prior")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the users too, so that a model loaded from a .keras file can be trained further."""
+        super().save_own_variables(store)
+        store["user_items"], store["user_ends"] = self.users.indices, self.users.indptr
+
+    def load_own_variables(self, store: Any) -> None:
+        arrays = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118 (an HDF5 group is no dict)
+        items, ends = arrays.pop("user_items"), arrays.pop("user_ends")
+        self.users = sp.csr_matrix((np.ones(len(items), np.float32), items, ends), self.users.shape)
+        super().load_own_variables(arrays)
 
     def refresh(self) -> None:
         """Encodes the users by the encoder's present weights."""
