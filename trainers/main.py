@@ -7,20 +7,20 @@ run.
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trainers import summary
-from trainers.claim import prepared_split
 from trainers.setting_flags import define_flags, given_flags, settings_from_flags
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
-from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say, print_line
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import groups
 
 if TYPE_CHECKING:
-    from trainers import job
+    from trainers import claim, job, summary
+    from vae_cf_tf.runs import workdir as workdirs
 else:
     job = LazyModule("trainers.job")
+    claim, summary = LazyModule("trainers.claim", tensorflow=False), LazyModule("trainers.summary", tensorflow=False)
+    workdirs = LazyModule("vae_cf_tf.runs.workdir", tensorflow=False)
 
 
 def train_and_evaluate(
@@ -36,10 +36,10 @@ def train_and_evaluate(
     Raises:
       UserError: bad data, a workdir of other settings, a damaged checkpoint, a loss that is NaN.
     """
-    workdir = Workdir(settings.run.workdir)
+    workdir = workdirs.Workdir(settings.run.workdir)
     with workdir.locked():
         say(summary.settings_line(settings))
-        split = prepared_split(settings, workdir, given, say)  # needs no TensorFlow: a wrong path is told at once
+        split = claim.prepared_split(settings, workdir, given, say)  # needs no TensorFlow: a wrong path is told at once
         return job.run(settings, workdir, split, say)
 
 

@@ -7,15 +7,17 @@ from vae_cf_tf.cli import quiet
 
 
 class LazyModule:
-    """Stands for a module that needs TensorFlow. Its first attribute imports both, without TensorFlow's noise.
+    """Stands for a module that takes long to import. Its first attribute imports it.
 
     Args:
       name: of the module.
+      tensorflow: whether it needs TensorFlow, which is then imported first, without its noise.
     """
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, tensorflow: bool = True):
+        self._name, self._tensorflow = name, tensorflow
 
     def __getattr__(self, attribute: str) -> Any:
-        quiet.import_tensorflow()
+        if self._tensorflow:
+            quiet.import_tensorflow()
         return getattr(importlib.import_module(self._name), attribute)
