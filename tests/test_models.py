@@ -487,3 +487,8 @@ def test_training_never_asks_for_xla_on_a_machine_with_a_gpu(monkeypatch):
     plain.compile()
     assert np.isfinite(loss(plain))
     assert np.isfinite(loss(compiled(settings, train)))
+
+
+def test_a_gpu_multiplies_whole_float32_numbers():
+    """As a CPU does, on which the exported model may be served; TensorFlow's default is TF32."""
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
