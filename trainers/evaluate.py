@@ -134,9 +134,9 @@ def evaluate_baselines(settings: EvaluationSettings, workdir: Workdir, split: Sp
     if (stored := workdir.read_baselines(settings)) is not None:
         return stored
     best = [_best_candidate(name, settings, split, say) for name in BASELINES.names()]
-    found = [figures for figures in best if figures]
-    workdir.write_baselines(settings, found)
-    return found
+    baselines = [figures for figures in best if figures]
+    workdir.write_baselines(settings, baselines)
+    return baselines
 
 
 def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.evaluation.metrics import MAIN
 from vae_cf_tf.models import batches
 
 WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
@@ -72,7 +73,7 @@ def choose(
         new = [pair for pair in dict.fromkeys(pairs) if pair not in tried]
         if new:
             lists = [ranked(histories, new).numpy() for _, histories in batches.in_order(judged.fold_in, at_once)]
-            values = [ranking.per_user(ranks, judged)["ndcg@100"].mean() for ranks in np.concatenate(lists, axis=1)]
+            values = [ranking.per_user(ranks, judged)[MAIN].mean() for ranks in np.concatenate(lists, axis=1)]
             tried.update({pair: Candidate(*pair, float(value)) for pair, value in zip(new, values, strict=True)})
         return max(tried.values(), key=lambda t: t.ndcg)
 
