@@ -2,7 +2,7 @@
 
 The public names are imported when they are first used, so that `import vae_cf_tf` is quick and needs no TensorFlow.
 
-Example:
+Examples:
   >>> import vae_cf_tf
   >>> vae_cf_tf.Settings.of(latent="flat", prior="standard", prior_own=0.0).model.latent
   'flat'

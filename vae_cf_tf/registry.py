@@ -18,7 +18,7 @@ class Registry:
       traits: of some parts, what must be known without importing them.
       default: name of the part that a setting has unless it is given; "": the plainest.
 
-    Example:
+    Examples:
       >>> numbers = Registry("number", {"tau": "math:tau"})
       >>> numbers["tau"] > 6
       True

@@ -7,7 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Interactions:
-    """An interaction log, coded: one row an event, in the order of the log."""
+    """An interaction log, coded: one row an event, in the order of the log.
+
+    Examples:
+        >>> log = Interactions(np.int32([0, 0, 1]), np.int32([0, 1, 1]), np.array(["ana", "bo"]), np.array(["7", "12"]))
+        >>> log.item_ids[log.items[log.users == 0]].tolist()
+        ['7', '12']
+    """
 
     users: np.ndarray  # int32 [events], index into user_ids
     items: np.ndarray  # int32 [events], index into item_ids

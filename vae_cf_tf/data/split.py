@@ -111,6 +111,12 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
         say: is told how much each step leaves.
 
     Raises: UserError for a log that leaves too few users.
+
+    Examples:
+        >>> from vae_cf_tf.data.synthetic import synthetic_log
+        >>> data = split(synthetic_log(users=60, items=40, communities=2, mean_items=8), SplitSettings(heldout_users=5))
+        >>> data.train.shape, data.test.fold_in.shape
+        ((50, 39), (5, 39))
     """
     log = interactions
     users, items = log.users, log.items

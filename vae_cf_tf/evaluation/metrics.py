@@ -30,6 +30,10 @@ def hits(ranked: np.ndarray, target: sp.csr_matrix) -> np.ndarray:
     Args:
       ranked: int [users, k], item indices, best first.
       target: [users, items] with sorted indices.
+
+    Examples:
+      >>> hits(np.array([[3, 0, 1]]), sp.csr_matrix([[0, 1, 0, 1]])).tolist()
+      [[True, False, True]]
     """
     items = np.int64(target.shape[1])
     wanted = np.repeat(np.arange(target.shape[0]), np.diff(target.indptr)) * items + target.indices  # ascending
@@ -47,6 +51,13 @@ def per_user(hit: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     Args:
       hit: bool [users, TOP], whether the item at each rank is a target.
       targets: int [users], number of targets, at least 1.
+
+    Examples:
+      >>> hit = np.zeros([1, TOP], bool)
+      >>> hit[0, [0, 2]] = True  # two of three targets, at ranks 1 and 3
+      >>> values = per_user(hit, targets=np.array([3]))
+      >>> round(float(values["ndcg@100"][0]), 3), round(float(values["recall@20"][0]), 3)
+      (0.704, 0.667)
     """
     gain = 1 / np.log2(np.arange(2, hit.shape[1] + 2))
     ideal = np.concatenate([[0.0], np.cumsum(gain)])

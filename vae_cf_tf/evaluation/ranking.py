@@ -69,7 +69,13 @@ def top_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> 
 
 
 def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:
-    """The ranker of a function that gives scores, float [users, items]; ties go to the lower index."""
+    """The ranker of a function that gives scores, float [users, items]; ties go to the lower index.
+
+    Examples:
+      >>> rank = score_ranker(lambda fold_in: np.ones(fold_in.shape))
+      >>> rank(sp.csr_matrix(np.eye(1, 300)))[0, :3].tolist()  # item 0 is seen
+      [1, 2, 3]
+    """
 
     def rank(fold_in: sp.csr_matrix) -> np.ndarray:
         scores = np.array(score(fold_in), copy=True)

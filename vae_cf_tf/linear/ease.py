@@ -17,6 +17,12 @@ class Ease(Baseline):
 
     Args:
       l2: λ > 0.
+
+    Examples:
+      >>> train = sp.csr_matrix([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=np.float32)
+      >>> scores = Ease(l2=1.0).fit(train)
+      >>> scores(sp.csr_matrix([[1, 0, 0]], dtype=np.float32)).argmax()
+      np.int64(1)
     """
 
     description = (

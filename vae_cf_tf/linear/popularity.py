@@ -8,7 +8,13 @@ from vae_cf_tf.settings import EvaluationSettings
 
 
 class Popularity(Baseline):
-    """Scores every item by its number of training users."""
+    """Scores every item by its number of training users.
+
+    Examples:
+      >>> scores = Popularity().fit(sp.csr_matrix([[1, 1, 0], [0, 1, 0]]))
+      >>> scores(sp.csr_matrix([[0, 0, 1]])).tolist()
+      [[1.0, 2.0, 0.0]]
+    """
 
     description = "recommends to everyone the items that most training users have"
     label = "popularity"

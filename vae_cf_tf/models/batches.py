@@ -10,7 +10,12 @@ HISTORIES = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1, row_split
 
 
 def ragged(rows: sp.csr_matrix) -> tf.RaggedTensor:
-    """Histories, int32 [users, (items)], of the rows of a users × items matrix."""
+    """Histories, int32 [users, (items)], of the rows of a users × items matrix.
+
+    Examples:
+      >>> ragged(sp.csr_matrix([[0, 1, 1], [0, 0, 0], [1, 0, 0]])).to_list()
+      [[1, 2], [], [0]]
+    """
     return _ragged(tf.constant(rows.indices, tf.int32), tf.constant(rows.indptr, tf.int32))
 
 

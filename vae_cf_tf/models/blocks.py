@@ -88,7 +88,7 @@ class Linear(keras.layers.Layer):
     Returns:
       float [batch, units].
 
-    Example:
+    Examples:
       >>> Linear(3, 2)(tf.ones([5, 3])).shape
       TensorShape([5, 2])
     """

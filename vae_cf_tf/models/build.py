@@ -25,7 +25,7 @@ def build(settings: ModelSettings, num_items: int, train: sp.csr_matrix | None =
         chosen by their density.
       seed: of the initial weights.
 
-    Example:
+    Examples:
       >>> model = build(ModelSettings(hidden_dim=4, latent_dim=2, pseudo_inputs=3), num_items=5)
       >>> model(tf.ragged.constant([[0, 2], []], dtype=tf.int32)).shape
       TensorShape([2, 5])

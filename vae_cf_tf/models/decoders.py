@@ -23,7 +23,7 @@ class Decoder(Network):
     Returns:
       f, float [batch, outputs] or [batch, n].
 
-    Example:
+    Examples:
       >>> Decoder(5, hidden_dim=4, latent_dim=2, layers=0)(tf.ones([3, 2])).shape
       TensorShape([3, 5])
     """

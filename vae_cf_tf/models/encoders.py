@@ -28,7 +28,7 @@ class Encoder(Network):
     Returns:
       Mean and log-variance, float [batch, latent_dim] each.
 
-    Example:
+    Examples:
       >>> mean, log_variance = Encoder(5, hidden_dim=4, latent_dim=2)(tf.ones([3, 5]))
       >>> mean.shape
       TensorShape([3, 2])

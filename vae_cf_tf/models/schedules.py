@@ -15,6 +15,11 @@ class KLAnnealing:
       unit: "step": t counts the steps taken before this one, as Liang et al.'s code; "epoch": t is the number of the
         running epoch, from 1, as Kim & Suh's.
       steps_per_epoch: steps in an epoch.
+
+    Examples:
+      >>> beta = KLAnnealing(cap=0.2, warmup=10)
+      >>> [round(float(beta(tf.constant(step))), 2) for step in (0, 5, 20)]
+      [0.0, 0.1, 0.2]
     """
 
     cap: float

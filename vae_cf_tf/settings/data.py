@@ -30,7 +30,12 @@ class DataSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class SplitSettings(Section):
-    """How the users are split (Liang et al. 2018, section 4.1)."""
+    """How the users are split (Liang et al. 2018, section 4.1).
+
+    Examples:
+      >>> SplitSettings(heldout_users=600).fold_in_share
+      0.8
+    """
 
     title: ClassVar[str] = "Split"
 

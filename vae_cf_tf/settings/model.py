@@ -9,7 +9,15 @@ from vae_cf_tf.settings.fields import Changes, Section, contradiction, setting
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
-    """The network: latent structure, prior, blocks, likelihood, sizes."""
+    """The network: latent structure, prior, blocks, likelihood, sizes.
+
+    Examples:
+      >>> ModelSettings(latent="none", prior="standard", prior_own=0.0).has_latent_variable
+      False
+      >>> ModelSettings(block="relu")
+      Traceback (most recent call last):
+      vae_cf_tf.errors.UserError: --block must be one of tanh, gated. Received: 'relu'.
+    """
 
     title: ClassVar[str] = "Model"
 

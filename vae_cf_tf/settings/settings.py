@@ -25,7 +25,7 @@ class OldVersion(ValueError):
 class Settings:
     """The settings of a run.
 
-    Example:
+    Examples:
       >>> settings = Settings.of(latent="flat", beta_cap=0.2)
       >>> settings.model.latent, settings.training.beta_cap
       ('flat', 0.2)

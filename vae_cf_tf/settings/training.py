@@ -8,7 +8,12 @@ from vae_cf_tf.settings.fields import Changes, Section, setting
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
-    """Optimiser, schedule, weights of the loss, and the seed."""
+    """Optimiser, schedule, weights of the loss, and the seed.
+
+    Examples:
+      >>> TrainingSettings(encoder_passes=3).passes
+      4
+    """
 
     title: ClassVar[str] = "Training"
 

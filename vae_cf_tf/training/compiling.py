@@ -18,6 +18,14 @@ def compile_for(model: Autoencoder, settings: TrainingSettings, train: sp.csr_ma
       model: see there.
       settings: of the training.
       train: [users, num_items].
+
+    Examples:
+      >>> from vae_cf_tf.models.build import build
+      >>> from vae_cf_tf.settings import ModelSettings
+      >>> network = ModelSettings(prior="standard", hidden_dim=4, latent_dim=2)
+      >>> model = compile_for(build(network, 5), TrainingSettings(batch_size=2), sp.eye(8, 5, format="csr"))
+      >>> model.step_options.steps_per_pass
+      4
     """
     steps = steps_per_pass(train, settings.batch_size)
     annealing = KLAnnealing(settings.beta_cap, settings.beta_warmup, settings.beta_unit, steps * settings.passes)

@@ -58,6 +58,14 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
 
     Returns: a Split where `path` is a folder that is split already, otherwise Interactions.
     Raises: UserError, one line that names the file, and the line where one is wrong.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "log.csv"
+        >>> _ = path.write_text("user,item\\nana,7\\nbo,7\\nana,12\\n")
+        >>> log = read(str(path))
+        >>> log.user_ids.tolist(), log.item_ids[log.items].tolist()
+        (['ana', 'bo'], ['7', '7', '12'])
     """
     format, files, folder = _found(path, options)
     name = files[0] if len(files) == 1 else path

@@ -12,7 +12,7 @@ class Multinomial(Likelihood):
     Differs from `tfd.Multinomial` in that log N! − Σ log x_i!, a constant for training and the larger part of its cost,
     is left out, and that N is taken from x.
 
-    Example:
+    Examples:
       >>> Multinomial(tf.math.log([[0.5, 0.25, 0.25]])).log_prob([[1.0, 1.0, 0.0]]).numpy().round(3)
       array([-2.079], dtype=float32)
     """
