@@ -11,6 +11,7 @@ from trainers import plotting
 from trainers.sweep.plans import described
 from trainers.sweep.results import DECIDES, METRICS
 from vae_cf_tf.files import written_aside
+from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings.settings import written
 
 Json = dict[str, Any]
@@ -142,8 +143,11 @@ def _plot(collected: Json) -> bytes:
                 d = row["difference"][part][DECIDES]
                 right.errorbar(d["mean"], y, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
                                color=colour, markersize=5, capsize=2.5)  # fmt: skip
-        for i, (name, figures) in enumerate((n, f) for n, f in collected["baselines"].items() if n != "popularity"):
-            left.axvline(figures[part][DECIDES]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=name)
+        # The plainest baseline lies so far below that an axis with it would hide the differences between the runs.
+        labels = [label for label in collected["baselines"] if label != BASELINES.plainest]
+        for i, label in enumerate(labels):
+            figures = collected["baselines"][label]
+            left.axvline(figures[part][DECIDES]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=label)
             left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         right.axvline(0, color="C4", linewidth=1)
         left.set_yticks(range(len(rows))[::-1], [_label(row, names) for row in rows])
