@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings import Settings, flagfiles
 from vae_cf_tf.settings.settings import names, parsed, parsed_pairs, written
 
 Choice = dict[str, Any]
@@ -18,20 +18,24 @@ Axis = list[Choice]
 OF_THE_DATA = names("data", "split")
 _FIXED = [*OF_THE_DATA, "ease_l2", "ease_max_items", "workdir", "export_dir", "seed"]
 
+
+def _as_in(flagfile: str, *names: str) -> Choice:
+    """Some settings as a shipped flagfile has them."""
+    path = next(path for path in flagfiles.shipped() if path.stem == flagfile)
+    settings = Settings.of(**flagfiles.settings_in(path))
+    return {name: settings[name] for name in names}
+
+
 EVCF: list[Axis] = [  # Kim & Suh 2019: prior, gating, depth; and the likelihoods of Liang et al. 2018
-    [{"likelihood": "multinomial"}, {"likelihood": "bernoulli"}],
-    [
-        {"latent": "flat", "prior": "standard"},
-        {"latent": "flat", "prior": "vamp"},
-        {"latent": "hierarchical", "prior": "vamp"},
-    ],
-    [{"block": "tanh"}, {"block": "gated"}],
+    [_as_in(model, "likelihood") for model in ("multvae", "multvae_logistic")],
+    [_as_in(model, "latent", "prior") for model in ("multvae", "vamp_flat", "hvamp")],
+    [_as_in(model, "block") for model in ("multvae", "multvae_gated")],
     [{"layers": layers} for layers in (1, 2, 3)],
 ]
 PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": []}
 FLAGFILES = {"evcf": "evcf.flags"}
 """The shipped flagfile whose settings a plan starts from, where no --flagfile is given."""
-REFERENCES = {"evcf": {"latent": "flat", "prior": "standard", "block": "tanh", "layers": 1}, "grid": {}}
+REFERENCES = {"evcf": _as_in("multvae", "latent", "prior", "block", "layers"), "grid": {}}
 # A search of settings looks at validation users alone; test users are for the result.
 PARTS = {"evcf": ("test", "validation"), "grid": ("validation",)}
 
