@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EVCF, FLAGFILES, ROOT, checkerboard, compiled, small
+from conftest import EVCF, FLAGFILES, ROOT, built, checkerboard, compiled, small
 
 from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models.build import build
@@ -90,7 +90,7 @@ def test_a_sampled_softmax_is_compiled_anew_for_its_data(saved):
 
 @pytest.mark.parametrize("megabytes", [1, 0], ids=["whole", "by rows"])
 def test_a_hybrid_model_is_saved_and_loaded_too(megabytes, tmp_path):
-    network = compiled(small(BASELINE), TRAIN)
+    network = built(small(BASELINE), 20)  # a run is read without compiling it
     layer = ItemItemLayer(20, megabytes, name="item_item")
     assert layer.whole == bool(megabytes)
     b = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)

@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     sizes, lengths = commands.whole_numbers("items"), commands.whole_numbers("lengths")
     names = ("hidden_dim", "latent_dim", "top_k", "batch", "weights", "requests")
-    options = measurement.Options(**{name: values[name].value for name in names}, lengths=lengths)
+    given: dict[str, Any] = {name: values[name].value for name in names}
+    options = measurement.Options(**given, lengths=lengths)
     catalogues = []
     for items in sizes:
         print(f"{items:,} items: writing the model …", file=sys.stderr)

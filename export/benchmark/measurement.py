@@ -5,6 +5,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def write(folder: str, items: int, options: Options) -> list[Case]:
     for length in options.lengths:
         for batch, repeats in ((1, 20), (options.batch, 3)):
             rows = _histories(items, batch, length)
-            seconds = machine.times(lambda rows=rows: numpy_reference.recommend(weights, rows, k), repeats, warm=1)
+            seconds = machine.times(partial(numpy_reference.recommend, weights, rows, k), repeats, warm=1)
             scores = np.maximum(numpy_reference.recommend(weights, rows, k)[1], np.finfo(np.float32).min)
             ragged = tf.RaggedTensor.from_row_lengths(np.concatenate(rows).astype(np.int32), [len(r) for r in rows])
             cases.append(Case(batch, length, float(np.median(seconds)), scores, floors.work_of(model, ragged)))

@@ -14,7 +14,7 @@ import tensorflow as tf
 from trainers.benchmark.figures import HIGHEST_UTILISATION, Times, ms
 from trainers.benchmark.phases import FORMS, Call, Phase, first_layer, parts_of, phases_of
 from trainers.benchmark.progress import Progress
-from trainers.benchmark.work import SMALLEST, work_of
+from trainers.benchmark.work import SMALLEST, MatrixProduct, work_of
 from vae_cf_tf import machine
 from vae_cf_tf.models import batches
 from vae_cf_tf.models.build import build
@@ -48,7 +48,11 @@ def measured(
 
         for name, settings in variants:
             head = f"{name}: " if len(variants) > 1 else ""
-            figures = Measurement(settings, train, lambda stage, head=head: progress.begin(head + stage), tick)
+
+            def say(stage: str, head: str = head) -> None:
+                progress.begin(head + stage)
+
+            figures = Measurement(settings, train, say, tick)
             results.append({"settings": name} | figures.run(steps))
     return results
 
@@ -90,7 +94,9 @@ class Measurement:
             tick(0.0)
             self.model.optimizer.iterations.assign(phase.step)
             works.append(work_of(lambda: self.model.train_step(batch)))
-        self.calls = {(p.learns, name): call for p in phases for name, call in parts_of(self.model, p, batch).items()}
+        self.calls: dict[Any, Callable[[], Any]] = {
+            (p.learns, name): call for p in phases for name, call in parts_of(self.model, p, batch).items()
+        }
         self.calls |= first_layer(self.model, batch) | {"refresh": refresh}
         self.calls["input pipeline"] = functools.partial(next, self._full_batches())
         self.times = Times(phases, works, train.shape[0], self.users_per_step, self.seconds)
@@ -119,7 +125,7 @@ class Measurement:
         for phase in self.times.phases:
             jobs += [functools.partial(self._time_step, phase, is_warm=i > 0) for i in range(1 + steps)]
         jobs += [functools.partial(self._time, name, call) for name, call in self.calls.items()]
-        jobs += [lambda product=product: self._time(product, product.call()) for product in products]
+        jobs += [functools.partial(self._time_product, product) for product in products]
         for i, job in enumerate(jobs):
             self.tick(i / len(jobs))
             job()
@@ -130,6 +136,9 @@ class Measurement:
         (seconds,) = machine.times(self._step(phase), 1, warm=0)
         if is_warm:
             self.seconds[phase.learns, "step"].append(seconds)
+
+    def _time_product(self, product: MatrixProduct) -> None:
+        self._time(product, product.call())
 
     def _time(self, name: Any, call: Call) -> None:
         """Times one to twenty calls, about 20 ms of them, after one that does not count."""

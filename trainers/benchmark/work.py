@@ -33,7 +33,10 @@ UPDATES = "variables updated, or gathered by row"
 SUMS = "sums over bags of items"
 PASSED = "tensors that products and other operations pass on"
 
-_FACTORS = {"MatMul": ("a", "b"), **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), ("x", "y"))}
+_FACTORS: dict[str, tuple[str, ...]] = {
+    "MatMul": ("a", "b"),
+    **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), ("x", "y")),
+}
 _FACTORS["Einsum"] = ("inputs",)
 _ARGUMENTS = ("transpose_a", "transpose_b", "adj_x", "adj_y", "equation")
 
@@ -112,7 +115,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.products: Counter[MatrixProduct] = Counter()
-        self.bytes: Counter[str] = Counter(dict.fromkeys((UPDATES, SUMS, PASSED), 0))
+        self.bytes: dict[str, float] = dict.fromkeys((UPDATES, SUMS, PASSED), 0.0)
         # Tensors by id; they are kept alive, so that no other tensor receives the id.
         self.from_variables: dict[int, tf.Tensor] = {}
         self.from_products: dict[int, tf.Tensor] = {}

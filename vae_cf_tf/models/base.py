@@ -198,8 +198,9 @@ class Autoencoder(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """What `compile` was given; {} for a sampled softmax, whose `log_inclusion` belongs to the training data."""
-        if self.settings.softmax_samples:
+        """What `compile` was given, if it was called; {} for a sampled softmax, whose `log_inclusion` belongs to the
+        training data."""
+        if not self.compiled or self.settings.softmax_samples:
             return {}
         options = self.step_options._asdict() | {"annealing": dataclasses.asdict(self.step_options.annealing)}
         del options["log_inclusion"]
