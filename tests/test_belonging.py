@@ -28,9 +28,9 @@ from vae_cf_tf import files, machine
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.linear import gram
 from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import checkpoints
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, interruptible
 
 TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "epochs": 4}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.training import checkpoints
+from vae_cf_tf.runs import checkpoints
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models import histories as hist
 from vae_cf_tf.models.build import build, random_users
 from vae_cf_tf.models.priors.base import PriorContext
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.flagfiles import settings_in
-from vae_cf_tf.training import checkpoints
 from vae_cf_tf.training.compiling import compile_for, log_inclusion
 
 tfd = tfp.distributions

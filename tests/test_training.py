@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, synthetic_events
 from typed import mistake
 
-from vae_cf_tf.training import checkpoints
+from vae_cf_tf.runs import checkpoints
 
 SHARED = ROOT.parent / "shared" / "data"
 TINY = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50",

@@ -17,11 +17,10 @@ from vae_cf_tf.linear.base import Baseline, Skipped
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import BASELINES, ITEM_ITEM
-from vae_cf_tf.runs import loading
+from vae_cf_tf.runs import checkpoints, loading
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import EvaluationSettings, Settings
-from vae_cf_tf.training import checkpoints
 
 Figures = dict[str, Any]
 """What a file holds of a model: by part and metric, mean and standard error."""

@@ -9,10 +9,10 @@ from vae_cf_tf.data.split import Split
 from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.build import build, starts_from_users
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import checkpoints
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf.training.compiling import compile_for
 

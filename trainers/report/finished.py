@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import checkpoints
 
 
 class Finished(NamedTuple):

@@ -16,10 +16,9 @@ from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.build import model_title
 from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import BASELINES
-from vae_cf_tf.runs import loading
+from vae_cf_tf.runs import checkpoints, loading
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import checkpoints
 
 
 class Run(NamedTuple):

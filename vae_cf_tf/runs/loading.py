@@ -8,9 +8,9 @@ from vae_cf_tf.models import tree
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.build import build
 from vae_cf_tf.models.hybrid import HybridModel, ItemItemLayer
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir, identity
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import checkpoints
 
 _TRIES = 3
 

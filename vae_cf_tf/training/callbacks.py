@@ -19,8 +19,8 @@ from vae_cf_tf.evaluation import ranking
 from vae_cf_tf.evaluation.metrics import MAIN
 from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
-from vae_cf_tf.training import checkpoints
 
 
 class StopOnNaN(keras.callbacks.Callback):
