@@ -387,7 +387,7 @@ BAD = {
     "e.jsonl": (b'\xff{"history": []}\n', "row 1: it is not JSON"),
     "f.parquet": (b"no parquet", "cannot be read as parquet"),
     "g.tfrecord": (b"no record at all", "cannot be read as tfrecord"),
-    "h.csv": (b"i1,i2", "told by its ending"),
+    "h.csv": (b"i1,i2", "has no user and item column of a usual name"),
     "i.jsonl": (b'{"history": [true]}\n', "row 1: it needs `history`"),
     "j.jsonl": (b'{"history": [], "user": "\\udfff"}\n', "row 1: a text holds half a character"),
     "k.jsonl": (b"[" * 100_000 + b"\n", "row 1: it is not JSON"),
