@@ -84,7 +84,7 @@ class RecommendFiltered(Signature):
             # The reshape refuses an input of another batch size, which would shift or broadcast the rules.
             return tf.RaggedTensor.from_tensor(tf.reshape(ids, tf.concat([batch, tf.shape(ids)[1:]], axis=0)))
 
-        rules = filtering.Rules(ragged(candidates), ragged(exclude), tf.reshape(include_history, batch))
+        rules = filtering.Rules(ragged(candidates), ragged(exclude), include_history)
         histories = ragged(history)
         unknown = filtering.unknown_ids(self.model, histories)
         return filtering.best_allowed(self.model, histories, rules) | {"unknown_ids": unknown}

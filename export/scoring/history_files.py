@@ -168,7 +168,8 @@ def _no_constant(name: str) -> None:
 
 def _checked(row: dict[str, Any]) -> Row:
     """A row of JSON lines or of a tf.Example; booleans are neither ids nor users."""
-    user, given = row.get("user"), [row.get(name) for name in LISTS]
+    user = row.get("user")
+    given: list[Any] = [row.get(name) for name in LISTS]
     given[1:] = [[] if ids is None else ids for ids in given[1:]]
     for name, ids in zip(LISTS, given, strict=True):
         if not isinstance(ids, list) or not set(map(type, ids)) <= {str, int}:

@@ -64,11 +64,13 @@ class ItemItemLayer(keras.layers.Layer):
             return _of(items, sums)
 
         # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
-        splits, values = histories.row_splits, histories.values
+        splits, values = tf.concat([histories.row_splits, histories.row_splits[-1:]], axis=0), histories.values
+        turns = batch if items is None else tf.maximum(batch, 1)  # no rows of unknown width could not be stacked
         answer = tf.TensorSpec([self.num_items if items is None else None], coefficients.dtype)
-        return tf.map_fn(
-            lambda u: of_user(values[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer
+        sums = tf.map_fn(
+            lambda u: of_user(values[splits[u] : splits[u + 1]]), tf.range(turns), fn_output_signature=answer
         )
+        return sums if items is None else sums[:batch]
 
     def popularity(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """|x|/(|x| + HALF_AT)·log(n + 1) of each history and each item, n its training users: [batch, num_items], or
