@@ -173,8 +173,8 @@ def _checked(row: dict[str, Any]) -> Row:
     given[1:] = [[] if ids is None else ids for ids in given[1:]]
     for name, ids in zip(LISTS, given, strict=True):
         if not isinstance(ids, list) or not set(map(type, ids)) <= {str, int}:
-            needs = "it needs `history`" if name == "history" else f"`{name}` is"
-            raise _BadRow(f"{needs}, a list of ids that are texts or whole numbers. Received: {_short(row)}")
+            needs = "it needs `history`," if name == "history" else f"`{name}` is"
+            raise _BadRow(f"{needs} a list of ids that are texts or whole numbers. Received: {_short(row)}")
     include = row.get("include_history")
     if include not in (None, False, True):  # 0 and 1 are equal to these
         raise _BadRow(f"`include_history` is true or false. Received: {_short(include)}")

@@ -48,8 +48,6 @@ def recommender(
             f"Its signatures: {names}."
         )
     top_k = function.structured_outputs["scores"].shape[1] or items
-    if k > top_k:
-        raise UserError(f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}.")
 
     def ask(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
         values = messages.inputs_of(name, [row.history for row in rows], [row.rules for row in rows])

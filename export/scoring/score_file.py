@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export import catalogue, versions
+from export import card, catalogue, versions
 from export.client.messages import is_utf8
 from export.scoring import event_log, history_files, job, recommendation_files
 from vae_cf_tf.cli.lazy import LazyModule
@@ -60,6 +60,10 @@ def score_file(
     with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
         begun = job.read(folder)
         version = job.version_of(model, begun)
+        if k > (top_k := card.read(version).get("top_k", k) if k else 0):
+            raise UserError(
+                f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}."
+            )
         events: dict[str, Any] | None = None
         if is_log:
             events = columns.named | {"threshold": event_log.threshold_of(version) if threshold is None else threshold}
