@@ -62,6 +62,12 @@ class ServedModel:
             self._distinct = _traced(self._sorted, [long_indices, long_indices, _SCALAR])
             self.log_probs = _traced(lambda *items: model(_ragged(*items)), arguments)
             self.embedding = _traced(lambda *items: model.embed(_ragged(*items)), arguments)
+            # Scores of some items, int32 [n], for each history: float32 [batch, n].
+            self.scores_of = _traced(
+                lambda items, rows, batch, some: model.scores(_ragged(items, rows, batch), some),
+                [*arguments, _INDICES],
+            )
+            self.few_items = self._kernels.few_items()
             parts = {name: SIGNATURES[name](self) for name in SIGNATURES.names()}
             self.signatures = {name: _traced(signature, signature.inputs) for name, signature in parts.items()}
         self.tracked = tf.Module()
@@ -82,7 +88,10 @@ class ServedModel:
 
     def best_unseen(self, items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         """`item_ids` and `scores`, [batch, k] each, of the best items that are not in the histories."""
-        scores, columns = top_unseen(self.log_probs(items, rows, batch), items, rows, self.top_k)
+        return self.named(*top_unseen(self.log_probs(items, rows, batch), items, rows, self.top_k))
+
+    def named(self, scores: tf.Tensor, columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`item_ids` and `scores` of ranked columns, [batch, k] each; "" and the lowest float where the score is −∞."""
         scores = tf.maximum(scores, LOWEST)
         ids = self.id_of.lookup(tf.where(scores > LOWEST, tf.cast(columns, tf.int64), -1))
         return {"item_ids": ids, "scores": scores}

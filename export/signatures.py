@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from export import filtering
 from export.client import messages
 from export.served_model import ServedModel
 
@@ -63,14 +64,52 @@ class Recommend(OfHistories):
         return self.model.best_unseen(*self.model.known_items(history))
 
 
+class RecommendFiltered(Signature):
+    """As `Recommend`, under the request's rules (see `filtering.best_allowed`); and `unknown_ids`, int32 [batch]: how
+    many distinct ids of a history the catalogue lacks."""
+
+    inputs = (
+        tf.TensorSpec([None, None], tf.string, name="history"),
+        tf.TensorSpec([None, None], tf.string, name="candidates"),
+        tf.TensorSpec([None, None], tf.string, name="exclude"),
+        tf.TensorSpec([None], tf.bool, name="include_history"),
+    )
+
+    def __call__(
+        self, history: tf.Tensor, candidates: tf.Tensor, exclude: tf.Tensor, include_history: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        batch = tf.shape(history)[:1]
+
+        def ragged(ids: tf.Tensor) -> tf.RaggedTensor:
+            # The reshape refuses an input of another batch size, which would shift or broadcast the rules.
+            return tf.RaggedTensor.from_tensor(tf.reshape(ids, tf.concat([batch, tf.shape(ids)[1:]], axis=0)))
+
+        rules = filtering.Rules(ragged(candidates), ragged(exclude), include_history)
+        histories = ragged(history)
+        unknown = filtering.unknown_ids(self.model, histories)
+        return filtering.best_allowed(self.model, histories, rules) | {"unknown_ids": unknown}
+
+    @classmethod
+    def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """One history has candidates; several have none, so that the whole catalogue is ranked as well."""
+        alone = len(histories) == 1
+        rules = [messages.Rules(history if alone else (), history[:1], include_history=True) for history in histories]
+        return messages.inputs_of("recommend_filtered", histories, rules)
+
+
 class RecommendExamples(Signature):
-    """As `Recommend`, for serialized tf.Examples with the bytes feature `history`, which need no padding."""
+    """As `Recommend`, for serialized tf.Examples, which need no padding: the bytes feature `history`, and optionally
+    the rules of `RecommendFiltered`: `candidates` and `exclude`, bytes, and `include_history`, an int64 that is 0 or 1.
+    """
 
     inputs = (tf.TensorSpec([None], tf.string, name="examples"),)
 
     def __call__(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        history = tf.io.parse_example(examples, {"history": tf.io.RaggedFeature(tf.string)})["history"]
-        return self.model.best_unseen(*self.model.known_items(history))
+        ids = {name: tf.io.RaggedFeature(tf.string) for name in ("history", "candidates", "exclude")}
+        include = {"include_history": tf.io.FixedLenFeature([], tf.int64, 0)}
+        parsed = tf.io.parse_example(examples, ids | include)
+        rules = filtering.Rules(parsed["candidates"], parsed["exclude"], parsed["include_history"] != 0)
+        return filtering.best_allowed(self.model, parsed["history"], rules)
 
     @classmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Answers requests through TensorFlow's C API alone: run as a script, it imports neither TensorFlow nor this project.
 
 Arguments: folder of TensorFlow's shared libraries, SavedModel, JSON file of requests, JSON file for the answers. A
-request names its input and output tensors (`operation:index`) and gives its strings in hex, with their shape.
+request names its input and output tensors (`operation:index`) and gives the shape and the values of each input: strings
+in hex, or truth values.
 """
 
 import ctypes
@@ -9,7 +10,7 @@ import json
 import struct
 import sys
 
-FLOAT, STRING = 1, 7  # TF_DataType
+FLOAT, INT32, STRING, BOOL = 1, 3, 7, 10  # TF_DataType
 TSTRING = 24  # bytes of a TF_TString
 
 
@@ -40,6 +41,14 @@ def strings_in(library, shape, values):
             data + TSTRING * i, struct.pack("<QQQ", len(value) << 2 | 3, ctypes.addressof(buffer), 0), TSTRING
         )
     return tensor, kept
+
+
+def bools_in(library, shape, values):
+    """A TF_BOOL tensor."""
+    dims = (ctypes.c_int64 * len(shape))(*shape)
+    tensor = library.TF_AllocateTensor(BOOL, dims, len(shape), ctypes.c_size_t(len(values)))
+    ctypes.memmove(library.TF_TensorData(ctypes.c_void_p(tensor)), bytes(values), len(values))
+    return tensor, None
 
 
 def strings_out(address, count):
@@ -82,17 +91,23 @@ def main(folder, model, requests, answers):
         asked = json.load(f)
     answered = []
     for request in asked:
-        values = [bytes.fromhex(text) for text in request["strings"]]
-        tensor, kept = strings_in(library, request["shape"], values)
-        names = list(request["outputs"])
-        inputs = (Output * 1)(output(request["input"]))
+        names, given = list(request["outputs"]), request["inputs"]
+        made = []
+        for value in given:
+            if "strings" in value:
+                made.append(strings_in(library, value["shape"], [bytes.fromhex(text) for text in value["strings"]]))
+            else:
+                made.append(bools_in(library, value["shape"], value["bools"]))
+        inputs = (Output * len(given))(*(output(value["tensor"]) for value in given))
+        tensors = (ctypes.c_void_p * len(given))(*(tensor for tensor, _ in made))
         outputs = (Output * len(names))(*(output(request["outputs"][name]) for name in names))
         results = (ctypes.c_void_p * len(names))()
         library.TF_SessionRun(
-            session, None, inputs, (ctypes.c_void_p * 1)(tensor), 1, outputs, results, len(names), None, 0, None, status
+            *(session, None, inputs, tensors, len(given), outputs, results, len(names)),
+            *(None, 0, None, status),
         )
         check()
-        del kept
+        del made
         answer = {}
         for name, result in zip(names, results, strict=True):
             result = ctypes.c_void_p(result)
@@ -104,7 +119,7 @@ def main(folder, model, requests, answers):
             if kind == STRING:
                 values = [value.hex() for value in strings_out(address, count)]
             else:
-                assert kind == FLOAT, kind
+                assert kind in (FLOAT, INT32), kind
                 values = ctypes.string_at(address, 4 * count).hex() if count else ""
             answer[name] = {"shape": shape, "values": values}
         answered.append(answer)

@@ -31,7 +31,7 @@ def serving(version: Path, grpc_port: int = 0, http_port: int = 0) -> Iterator[S
     sizes: list[tuple[str, int]] = []
 
     def answered(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        sizes.extend((signature, len(value)) for value in inputs.values())
+        sizes.append((signature, len(next(iter(inputs.values())))))
         answer = loaded.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: value.numpy() for name, value in answer.items()}
 
@@ -54,7 +54,11 @@ def serving(version: Path, grpc_port: int = 0, http_port: int = 0) -> Iterator[S
                 return self.reply(404, {"error": "Servable not found"})
             instances = body.get("instances")
             inputs = {n: [row[n] for row in instances] for n in instances[0]} if instances else body["inputs"]
-            arrays = {name: np.array(self.text(value), object) for name, value in inputs.items()}
+            texts = {name: self.text(value) for name, value in inputs.items()}
+            arrays = {
+                n: np.array(value, bool if value and value[0] in (True, False) else object)
+                for n, value in texts.items()
+            }
             outputs = {}
             for name, value in answered(body["signature_name"], arrays).items():
                 is_text = value.dtype == object
@@ -67,6 +71,8 @@ def serving(version: Path, grpc_port: int = 0, http_port: int = 0) -> Iterator[S
         def text(self, value):
             if isinstance(value, dict):
                 return base64.b64decode(value["b64"])
+            if isinstance(value, bool):
+                return value
             return [self.text(v) for v in value] if isinstance(value, list) else value.encode()
 
         def reply(self, status, answer):

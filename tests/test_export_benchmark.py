@@ -13,7 +13,7 @@ from export.benchmark import floors
 def test_the_command_measures_and_writes_json(tmp_path):
     typed = process(
         "export.benchmark", "--items=300", "--lengths=3,500", "--hidden_dim=16", "--latent_dim=4", "--requests=10",
-        "--batch=3", f"--output={tmp_path / 'out.json'}", timeout=120,
+        "--batch=3", "--candidates=7", f"--output={tmp_path / 'out.json'}", timeout=120,
     )  # fmt: skip
     assert typed.status == 0, typed.stderr[-2000:]
     assert typed.stderr == "300 items: writing the model …\n"
@@ -26,6 +26,7 @@ def test_the_command_measures_and_writes_json(tmp_path):
     for row in catalogue["requests"]:
         assert row["largest_difference_to_numpy"] < 1e-5
         assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["candidates_p50_ms"] > 0
         assert min(row["floor_read_ms"], row["floor_gemm_ms"], row["numpy_ms"]) > 0
     first, *others = catalogue["requests"]
     assert first["goal_ms"] == pytest.approx(1.5 * max(first[f"floor_{kind}_ms"] for kind in ("read", "gemm")) + 0.3)
@@ -46,6 +47,9 @@ def test_the_floors_count_what_a_request_needs(hidden):
     decoder = 2 * 2 * z * hidden + 2 * 2 * hidden * hidden + hidden * items
     dense = encoder + lower_encoder + decoder
     assert floors.work_of(model, histories) == (4 * of_items + dense, 5 * of_items + 3 * dense)
+    dense -= hidden * (items - 2)
+    some = tf.constant([7, 0], tf.int32)
+    assert floors.work_of(model, histories, some) == (4 * of_items + dense, 5 * of_items + 3 * dense)
 
 
 def test_bad_flags_are_one_line():

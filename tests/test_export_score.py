@@ -1,5 +1,6 @@
 """Batch scoring: every kind of file gives the same recommendations, a killed job goes on, bad input is one line."""
 
+import csv
 import datetime
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, built
 from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
-from typed import mistake, process
+from typed import here, mistake, process
 
 from export.savedmodel import export_model
 from export.scoring import history_files, job, loaded_model, score_file
@@ -130,6 +131,106 @@ def test_the_command_as_typed(tmp_path):
     described = json.loads((out / "_job.json").read_text())
     assert (described["model"], described["version"]) == (str(exported().parent), "1")
     assert (described["input_name"], described["input_bytes"]) == ("users.parquet", source.stat().st_size)
+
+
+def answers_by_rules(given: list[dict]) -> list[tuple[list[str], list[float]]]:
+    """What the SavedModel says for each row alone."""
+    filtered, answers = tf.saved_model.load(str(exported())).signatures["recommend_filtered"], []
+    for row in given:
+        lists = {n: tf.constant([[*(row.get(n) or []), ""]]) for n in ("history", "candidates", "exclude")}
+        answer = filtered(**lists, include_history=tf.constant([bool(row.get("include_history"))]))
+        ids = [item.decode() for item in answer["item_ids"].numpy()[0] if item]
+        answers.append((ids, answer["scores"].numpy()[0][: len(ids)].tolist()))
+    return answers
+
+
+@pytest.mark.parametrize("source", [".jsonl", ".parquet", ".tfrecord"])
+def test_rules_of_rows(source, tmp_path):
+    given, rng = rows(40), np.random.default_rng(6)
+    for n, row in enumerate(given):
+        row["candidates"] = [ITEM_IDS[i] for i in rng.integers(0, 40, rng.integers(1, 20))] if n % 3 else []
+        row["exclude"] = [ITEM_IDS[i] for i in rng.integers(0, 40, 5)] if n % 2 else []
+        row["include_history"] = (n % 5 == 0) if source != ".tfrecord" else int(n % 5 == 0)
+    if source != ".tfrecord":
+        given[0]["candidates"] = given[3]["exclude"] = given[4]["include_history"] = None
+    if source == ".jsonl":
+        del given[0]["candidates"], given[1]["exclude"], given[2]["include_history"]
+    score_file.score_file(exported(), write(tmp_path / f"users{source}", given), tmp_path / "out", "", 8, 25, k=6)
+    result, wanted = read(tmp_path / "out"), answers_by_rules(given)
+    assert [list(row["item_ids"]) for row in result] == [ids[:6] for ids, _ in wanted]
+    assert {len(row["item_ids"]) for row in result} >= {0, 6}
+    for row, (_, scores) in zip(result, wanted, strict=True):
+        np.testing.assert_allclose(row["scores"], scores[:6], atol=1e-5)
+
+
+BAD_RULES = {
+    "candidates": ({"candidates": "i1"}, "row 2: `candidates` is a list of ids"),
+    "exclude": ({"exclude": [1.5]}, "row 2: `exclude` is a list of ids"),
+    "include_history": ({"include_history": "yes"}, "row 2: `include_history` is true or false"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RULES)
+def test_bad_rules_are_told_in_one_line(name, tmp_path):
+    more, message = BAD_RULES[name]
+    path = write(tmp_path / "a.jsonl", [{"history": ["i1"]}, {"history": ["i1"]} | more])
+    with pytest.raises(UserError, match=message):
+        list(history_files.rows(path))
+    pq.write_table(pa.table({"history": [["i1"]]} | {n: [v] for n, v in more.items()}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"`{name}` is a (list of texts or whole numbers|boolean)"):
+        list(history_files.rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv.gz", ".parquet"])
+def test_a_log_of_events_gives_what_its_histories_give(ending, tmp_path):
+    given = [row for row in rows(30) if row["history"]]
+    events = [(row["user"], item, 5.0) for row in given for item in row["history"]]
+    events += [(row["user"], "i7", 2.0) for row in given if "i7" not in row["history"]]  # do not count
+    order = np.random.default_rng(2).permutation(len(events))
+    frame = pd.DataFrame([events[i] for i in order], columns=["who", "item_id", "rating"])
+    path = tmp_path / f"log{ending}"
+    if ending == ".parquet":
+        frame.to_parquet(path)
+    else:
+        options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if "tsv" in ending else {}
+        frame.to_csv(path, index=False, **options)
+    flags = [f"--model={exported()}", f"--input={path}", f"--output={tmp_path / 'out'}", "--user_column=who", "--k=4"]
+    done = here("export.score", *flags)
+    assert done.status == 0, done.stderr
+    assert list((tmp_path / "out").glob("part-*.parquet"))
+    given = sorted(given, key=lambda row: list(frame["who"]).index(row["user"]))
+    result = read(tmp_path / "out")
+    assert [row["user"] for row in result] == [row["user"] for row in given]
+    cleaned = {item.strip() for item in ITEM_IDS}
+    wanted = expected([[item for item in row["history"] if item in cleaned] for row in given])
+    assert [row["item_ids"] for row in result] == [ids[:4] for ids, _ in wanted]
+    assert "is complete" in here("export.score", *flags).stdout
+    assert "parts of another job (events was" in mistake(here("export.score", *flags, "--threshold=1"))
+    assert "(k was 4, is 5)" in mistake(here("export.score", *flags[:-1], "--k=5"))
+
+
+def test_a_log_counts_events_from_the_threshold_of_the_training(tmp_path):
+    facts = FACTS | {"config": {"threshold": 2.0}}
+    version = export_model(built(Settings.of(**SMALL), len(ITEM_IDS)), ITEM_IDS, {}, facts, tmp_path / "m", TOP_K)
+    (tmp_path / "log.csv").write_text("user,item,rating\nu1,i1,2\nu1,i2,1\nu2,i3,0.5\n")
+    score_file.score_file(version, tmp_path / "log.csv", tmp_path / "out", "jsonl")
+    wanted = expected([["i1"], []], version)
+    assert [(row["user"], row["item_ids"]) for row in read(tmp_path / "out")] == [
+        ("u1", wanted[0][0]), ("u2", wanted[1][0]),
+    ]  # fmt: skip
+
+
+def test_mistakes_about_logs_and_k(tmp_path):
+    users, out = write(tmp_path / "users.jsonl", rows(3)), tmp_path / "out"
+    for flags, words in (
+        (["--threshold=3"], "holds histories, and --threshold is for a log"),
+        (["--item_column=item"], "holds histories, and --item_column is for a log"),
+        ([f"--k={TOP_K + 1}"], f"--k={TOP_K + 1} is more than the {TOP_K} items"),
+    ):
+        mistake(here("export.score", f"--model={exported()}", f"--input={users}", f"--output={out}", *flags), words)
+    (tmp_path / "log.csv").write_text("user,item\nu1,i1\nu1,\n")
+    done = here("export.score", f"--model={exported()}", f"--input={tmp_path / 'log.csv'}", f"--output={out}")
+    mistake(done, "log.csv, line 3: the item id is empty")
 
 
 def versions_folder(path: Path) -> Path:
@@ -387,7 +488,7 @@ BAD = {
     "e.jsonl": (b'\xff{"history": []}\n', "row 1: it is not JSON"),
     "f.parquet": (b"no parquet", "cannot be read as parquet"),
     "g.tfrecord": (b"no record at all", "cannot be read as tfrecord"),
-    "h.csv": (b"i1,i2", "told by its ending"),
+    "h.csv": (b"i1,i2", "has no user and item column of a usual name"),
     "i.jsonl": (b'{"history": [true]}\n', "row 1: it needs `history`"),
     "j.jsonl": (b'{"history": [], "user": "\\udfff"}\n', "row 1: a text holds half a character"),
     "k.jsonl": (b"[" * 100_000 + b"\n", "row 1: it is not JSON"),

@@ -123,6 +123,62 @@ def test_end_to_end(grpc_server, http_server, signature):
         check(ask_rest(http_server, "vamp", signature, HISTORIES, row_format), HISTORIES)
 
 
+RULES = [
+    messages.Rules(["i4", "été", "i5", "none such"], ["i5"], True),
+    messages.Rules(),
+    messages.Rules(["i7", "i8"], ["i8"]),
+]
+
+
+def by_rules(histories: list[list[str]], rules: list[messages.Rules]) -> list[list[tuple[str, float]]]:
+    """What the SavedModel says for each history alone."""
+    rankings = []
+    for history, rule in zip(histories, rules, strict=True):
+        one = {name: np.array([[item.encode() for item in [*ids, ""]]], object) for name, ids in (
+            ("history", history), ("candidates", rule.candidates), ("exclude", rule.exclude)
+        )}  # fmt: skip
+        answer = answered("recommend_filtered", one | {"include_history": np.array([rule.include_history])})
+        pairs = zip(answer["item_ids"][0], answer["scores"][0].tolist(), strict=True)
+        rankings.append([(item.decode(), score) for item, score in pairs if item])
+    return rankings
+
+
+@pytest.mark.parametrize("signature", ["recommend_filtered", "recommend_examples"])
+def test_rules_reach_the_server(grpc_server, http_server, signature):
+    wanted = by_rules(HISTORIES, RULES)
+    assert [item for item, _ in wanted[0]] in (["été", "i4"], ["i4", "été"])
+    assert [item for item, _ in wanted[2]] == ["i7"]
+    answers = [ask_grpc(grpc_server, "vamp", signature, HISTORIES, rules=RULES)]
+    answers += [ask_rest(http_server, "vamp", signature, HISTORIES, row, rules=RULES) for row in (True, False)]
+    for answer in answers:
+        assert [[item for item, _ in row] for row in answer] == [[item for item, _ in row] for row in wanted]
+        for row, wanted_row in zip(answer, wanted, strict=True):
+            np.testing.assert_allclose([s for _, s in row], [s for _, s in wanted_row], atol=1e-5)
+
+
+def test_the_bytes_of_rules_are_read_by_tensorflows_own_messages():
+    request = sent("vamp", "recommend_filtered", HISTORIES, rules=RULES)
+    values = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+    assert decoded_history(values["candidates"].tolist()) == [list(rule.candidates) for rule in RULES]
+    assert decoded_history(values["exclude"].tolist()) == [list(rule.exclude) for rule in RULES]
+    assert values["include_history"].tolist() == [True, False, False]
+    example = tf.train.Example.FromString(messages.example(HISTORIES[0], RULES[0])).features.feature
+    assert list(example["include_history"].int64_list.value) == [1]
+    assert [item.decode() for item in example["candidates"].bytes_list.value] == RULES[0].candidates
+    assert set(tf.train.Example.FromString(messages.example(["i1"])).features.feature) == {"history"}
+
+
+@pytest.mark.parametrize("flags", [["--signature=recommend_filtered"], ["--rest=row"]], ids=["gRPC", "REST"])
+def test_the_command_takes_rules(flags, grpc_server, http_server, tmp_path):
+    server = http_server if "--rest=row" in flags else grpc_server
+    rules = ["--candidates=i4,i5,i1", "--exclude=i5", "--include_history"]
+    done = command(tmp_path, f"--server={server}", *flags, *rules, "i1,i2", "")
+    assert (done.status, done.stderr) == (0, "")
+    first, second = by_rules([["i1", "i2"], []], [messages.Rules(["i4", "i5", "i1"], ["i5"], True)] * 2)
+    assert {item for item, _ in first} == {"i4", "i1"}
+    assert done.stdout.splitlines() == [*plain("i1, i2", first), *plain("An empty history", second)]
+
+
 def test_nothing_left_to_recommend_is_an_empty_list(http_server, grpc_server):
     assert ask_grpc(grpc_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
     assert ask_rest(http_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
@@ -286,6 +342,8 @@ def test_the_command_ends_with_one_line(grpc_server, http_server, tmp_path):
         ([f"--server={http_server}", "--rest=row", odd], "bytes that are not UTF-8"),
         ([f"--server={http_server}", "--rest=row", "a\nb"], "is no list of ids separated by commas"),
         ([], "A history is missing"),
+        (["--signature=recommend", "--exclude=i1", "i2"], "are no inputs of --signature=recommend"),
+        (["--candidates=,", "i2"], "names no item"),
     ):
         done = command(tmp_path, *arguments)
         mistake(done, message)

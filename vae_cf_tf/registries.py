@@ -43,6 +43,7 @@ SIGNATURES = Registry(
         "serving_default": "export.signatures:Scores",
         "recommend": "export.signatures:Recommend",
         "recommend_examples": "export.signatures:RecommendExamples",
+        "recommend_filtered": "export.signatures:RecommendFiltered",
         "embed": "export.signatures:Embed",
     },
 )

@@ -34,6 +34,7 @@ class Options(NamedTuple):
     weights: str
     lengths: list[int]
     requests: int
+    candidates: int
 
 
 class Case(NamedTuple):
@@ -90,10 +91,17 @@ def ask(version: Path, items: int, cases: list[Case], options: Options) -> dict[
         tf.get_logger().setLevel("ERROR")  # the loader is deprecated; it is the one that matches the C++ loader
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(version))
         load_seconds, resident = time.perf_counter() - start, machine.rss() - before
-        signature = loaded.signature_def["recommend"]
-        outputs = [signature.outputs[name].name for name in ("item_ids", "scores")]
-        recommend = session.make_callable(outputs, [signature.inputs["history"].name])
+
+        def function(name: str, *inputs: str) -> Callable:
+            signature = loaded.signature_def[name]
+            outputs = [signature.outputs[output].name for output in ("item_ids", "scores")]
+            return session.make_callable(outputs, [signature.inputs[input].name for input in inputs])
+
+        recommend = function("recommend", "history")
+        filtered = function("recommend_filtered", "history", "candidates", "exclude", "include_history")
         rows = [_row(recommend, items, case, options.requests, bandwidth / width, rate) for case in cases]
+        for row, case in zip(rows, cases, strict=True):
+            row["candidates_p50_ms"] = _with_candidates(filtered, items, case, options)
         resident_after = machine.rss() - before
     gc.collect()
     for row, case in zip(rows, cases, strict=True):
@@ -101,6 +109,7 @@ def ask(version: Path, items: int, cases: list[Case], options: Options) -> dict[
         row["mask_and_top_k_share"] = row["mask_and_top_k_ms"] / row["p50_ms"]
     return {
         "items": items,
+        "candidates": min(options.candidates, items),
         "saved_model_bytes": sum(p.stat().st_size for p in version.rglob("*") if p.is_file()),
         "load_seconds": load_seconds,
         "resident_bytes": resident,
@@ -122,13 +131,9 @@ def _row(recommend: Callable, items: int, case: Case, requests: int, weight_rate
       weight_rate: weights that the machine reads in a second.
       rate: its floating-point operations a second.
     """
-    repeats = requests if case.batch == 1 else max(10, requests // 10)
-    asked = [
-        np.array([[str(item).encode() for item in history] for history in _histories(items, *case[:2], seed)], object)
-        for seed in range(repeats + 3)
-    ]
+    asked = [_ids(_histories(items, *case[:2], seed)) for seed in range(_repeats(case, requests) + 3)]
     scores, turns = recommend(asked[0])[1], iter(asked)
-    seconds = machine.times(lambda: recommend(next(turns)), repeats)
+    seconds = machine.times(lambda: recommend(next(turns)), len(asked) - 3)
     p50_ms = 1e3 * float(np.median(seconds))
     read_ms, gemm_ms = 1e3 * case.work.weights / weight_rate, 1e3 * 2 * case.work.multiply_adds / rate
     goal_ms = FACTOR * max(read_ms, gemm_ms) + SLACK_MS if case.batch == 1 else None
@@ -145,6 +150,29 @@ def _row(recommend: Callable, items: int, case: Case, requests: int, weight_rate
         "numpy_ms": 1e3 * case.numpy_seconds,
         "largest_difference_to_numpy": float(np.abs(scores - case.scores).max()),
     }
+
+
+def _ids(rows: list[np.ndarray]) -> np.ndarray:
+    return np.array([[str(item).encode() for item in row] for row in rows], object)
+
+
+def _repeats(case: Case, requests: int) -> int:
+    return requests if case.batch == 1 else max(10, requests // 10)
+
+
+def _with_candidates(filtered: Callable, items: int, case: Case, options: Options) -> float:
+    """p50 in ms of requests of a kind whose histories have candidates, each its own."""
+    asked = [
+        (
+            _ids(_histories(items, *case[:2], seed)),
+            _ids(_histories(items, case.batch, options.candidates, 10_000 + seed)),
+            np.full([case.batch, 1], b"", object),
+            np.zeros(case.batch, bool),
+        )
+        for seed in range(_repeats(case, options.requests) + 3)
+    ]
+    turns = iter(asked)
+    return 1e3 * float(np.median(machine.times(lambda: filtered(*next(turns)), len(asked) - 3)))
 
 
 def _mask_and_top_k(items: int, case: Case, k: int, turns: int = 10) -> float:

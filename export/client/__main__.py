@@ -1,6 +1,7 @@
 """Asks a running TF Serving for recommendations: `python -m export.client --model=vamp "1193,3408" "2355"`.
 
 Each argument is a history of raw item ids separated by commas. gRPC by default; --rest=row or --rest=column send JSON.
+--candidates, --exclude and --include_history are rules for all of them.
 """
 
 import csv
@@ -24,9 +25,12 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "signature",
         "recommend_examples",
-        ["recommend", "recommend_examples"],
-        "Signature to ask. Both give the same answers; recommend_examples is safe with any batching of the server.",
+        ["recommend", "recommend_examples", "recommend_filtered"],
+        "Signature to ask. All give the same answers; recommend_examples is safe with any batching of the server.",
     )
+    flags.DEFINE_string("candidates", "", "Item ids separated by commas: only these are ranked; empty: all.")
+    flags.DEFINE_string("exclude", "", "Item ids separated by commas that are never recommended.")
+    flags.DEFINE_boolean("include_history", False, "Whether items of a history may be recommended again.")
     flags.DEFINE_enum("rest", "", ["", "row", "column"], "JSON over HTTP in this format; empty: gRPC.")
     commands.define_path(
         "titles",
@@ -42,20 +46,29 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise UserError(f"A history is missing. Usage: {_USAGE}")
     values = flags.FLAGS
-    for text in (*argv[1:], values.model, values.server):
+    for text in (*argv[1:], values.model, values.server, values.candidates, values.exclude):
         if not messages.is_utf8(text):
             raise UserError(f"{text!r} holds bytes that are not UTF-8. Ids and names are UTF-8 text.")
     histories = [_parsed(text) for text in argv[1:]]
+    rule = messages.Rules(_parsed(values.candidates), _parsed(values.exclude), values.include_history)
+    if values.signature == "recommend" and any(rule):
+        raise UserError(
+            "--candidates, --exclude and --include_history are no inputs of --signature=recommend. Leave --signature "
+            "out, or give --signature=recommend_filtered."
+        )
+    if values.candidates and not rule.candidates:
+        raise UserError(f"--candidates={values.candidates} names no item, so nothing could be ranked. Name one.")
     version = versions.newest_in(Path(values.titles)) if values.titles else None
     known = titles.read(version) if version else {}
     server = values.server or ("localhost:8501" if values.rest else "localhost:8500")
     answer: list[messages.Ranked] = []
     for start in range(0, len(histories), values.batch_size):
         asked = histories[start : start + values.batch_size]
+        to, rules = (server, values.model, values.signature, asked), [rule] * len(asked)
         if values.rest:
-            answer += ask_rest(server, values.model, values.signature, asked, values.rest == "row", values.timeout)
+            answer += ask_rest(*to, values.rest == "row", values.timeout, rules)
         else:
-            answer += ask_grpc(server, values.model, values.signature, asked, values.timeout)
+            answer += ask_grpc(*to, values.timeout, rules)
     for history, ranked in zip(histories, answer, strict=True):
         print(f"{', '.join(known.get(item, item) for item in history) or 'An empty history'}:")
         for item, score in ranked[: values.show]:

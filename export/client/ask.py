@@ -13,13 +13,21 @@ from vae_cf_tf.errors import UserError
 
 
 def ask_grpc(
-    server: str, model: str, signature: str, histories: Sequence[Sequence[str]], timeout: float = 10.0
+    server: str,
+    model: str,
+    signature: str,
+    histories: Sequence[Sequence[str]],
+    timeout: float = 10.0,
+    rules: Sequence[messages.Rules] | None = None,
 ) -> list[messages.Ranked]:
-    """Recommendations over gRPC, a list of (item id, score) a history. Raises UserError where there is no answer."""
+    """Recommendations over gRPC, a list of (item id, score) a history. Raises UserError where there is no answer.
+
+    `rules` has one entry for each history; None: none.
+    """
     with grpc.insecure_channel(server, options=[("grpc.max_receive_message_length", -1)]) as channel:
         try:
             answer = channel.unary_unary(messages.PREDICT)(
-                messages.request_bytes(model, signature, histories), timeout=timeout
+                messages.request_bytes(model, signature, histories, rules=rules), timeout=timeout
             )
             return _complete(messages.decoded_response(answer), histories)
         except grpc.RpcError as error:
@@ -35,10 +43,11 @@ def ask_rest(
     histories: Sequence[Sequence[str]],
     row_format: bool = True,
     timeout: float = 10.0,
+    rules: Sequence[messages.Rules] | None = None,
 ) -> list[messages.Ranked]:
     """As `ask_grpc`, over REST: `row_format` sends `instances`, otherwise `inputs`."""
     url = f"http://{server}/v1/models/{urllib.parse.quote(model, safe='')}:predict"
-    body = messages.rest_body(signature, histories, row_format).encode()
+    body = messages.rest_body(signature, histories, row_format, rules).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=timeout) as answer:

@@ -7,7 +7,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,6 +16,14 @@ from export.client import protos
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 Ranked = list[tuple[str, float]]  # item id and score, best first
+
+
+class Rules(NamedTuple):
+    """What may be recommended for a history."""
+
+    candidates: Sequence[str] = ()  # only these; none: the whole catalogue
+    exclude: Sequence[str] = ()  # never these
+    include_history: bool = False  # whether items of the history may come back
 
 
 def is_utf8(text: str) -> bool:
@@ -38,30 +46,66 @@ def rectangle(histories: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[*lead, *history, *[""] * (width - len(lead) - len(history))] for history in histories]
 
 
-def example(history: Sequence[str]) -> bytes:
-    """A serialized tf.Example with the bytes feature `history`."""
+def example(history: Sequence[str], rules: Rules = Rules()) -> bytes:  # noqa: B008
+    """A serialized tf.Example with the bytes feature `history`, and the features of those rules that are given."""
     message = protos.Example()
-    message.features.feature["history"].bytes_list.value.extend(item.encode() for item in history)
+    feature = message.features.feature
+    lists = {"history": history, "candidates": rules.candidates, "exclude": rules.exclude}
+    for name, ids in lists.items():
+        if ids or name == "history":
+            feature[name].bytes_list.value.extend(item.encode() for item in ids)
+    if rules.include_history:
+        feature["include_history"].int64_list.value.append(1)
     return message.SerializeToString(deterministic=True)
 
 
-def request_bytes(model: str, signature: str, histories: Sequence[Sequence[str]], version: int | None = None) -> bytes:
-    """The serialized PredictRequest of PredictionService.Predict."""
+def inputs_of(
+    signature: str, histories: Sequence[Sequence[str]], rules: Sequence[Rules] | None = None
+) -> dict[str, list]:
+    """The inputs of a signature of histories, by name: texts, bytes or truth values.
+
+    Args:
+      signature: its name.
+      histories: raw item ids.
+      rules: of each history, for `recommend_examples` and `recommend_filtered`; None: none.
+    """
+    rules = rules or [Rules()] * len(histories)
+    if signature == "recommend_examples":
+        return {"examples": list(map(example, histories, rules))}
+    if signature == "recommend_filtered":
+        lists = {
+            "history": histories,
+            "candidates": [r.candidates for r in rules],
+            "exclude": [r.exclude for r in rules],
+        }
+        return {n: rectangle(v) for n, v in lists.items()} | {"include_history": [r.include_history for r in rules]}
+    return {"history": rectangle(histories)}
+
+
+def request_bytes(
+    model: str,
+    signature: str,
+    histories: Sequence[Sequence[str]],
+    version: int | None = None,
+    rules: Sequence[Rules] | None = None,
+) -> bytes:
+    """The serialized PredictRequest of PredictionService.Predict; `rules` as `inputs_of`."""
     request = protos.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
     if version is not None:
         request.model_spec.version.value = version
-    if signature == "recommend_examples":
-        name, shape, values = "examples", [len(histories)], [example(history) for history in histories]
-    else:
-        rows = rectangle(histories)
-        name, shape = "history", [len(rows), len(rows[0]) if rows else 0]
-        values = [item.encode() for row in rows for item in row]
-    tensor = request.inputs[name]
-    tensor.dtype = protos.DT_STRING
-    for size in shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.string_val.extend(values)
+    for name, rows in inputs_of(signature, histories, rules).items():
+        tensor, shape, values = request.inputs[name], [len(rows)], rows
+        if name not in ("examples", "include_history"):
+            shape, values = [len(rows), len(rows[0]) if rows else 0], [item.encode() for row in rows for item in row]
+        for size in shape:
+            tensor.tensor_shape.dim.add(size=size)
+        if name == "include_history":
+            tensor.dtype = protos.DT_BOOL
+            tensor.bool_val.extend(values)
+        else:
+            tensor.dtype = protos.DT_STRING
+            tensor.string_val.extend(values)
     return request.SerializeToString(deterministic=True)
 
 
@@ -94,16 +138,19 @@ def _tensor(tensor: Any) -> Any:
     return values.reshape(shape).tolist()
 
 
-def rest_body(signature: str, histories: Sequence[Sequence[str]], row_format: bool = True) -> str:
-    """The JSON of POST /v1/models/NAME:predict: `instances` (a history a row) or `inputs` (a tensor, column format)."""
-    if signature == "recommend_examples":
-        values: list[Any] = [{"b64": base64.b64encode(example(h)).decode()} for h in histories]
-        rows: list[Any] = [{"examples": value} for value in values]
-        name = "examples"
-    else:
-        values = rectangle(histories)
-        rows, name = [{"history": row} for row in values], "history"
-    body = {"instances": rows} if row_format else {"inputs": {name: values}}
+def rest_body(
+    signature: str,
+    histories: Sequence[Sequence[str]],
+    row_format: bool = True,
+    rules: Sequence[Rules] | None = None,
+) -> str:
+    """The JSON of POST /v1/models/NAME:predict: `instances` (a history a row) or `inputs` (a tensor, column format);
+    `rules` as `inputs_of`."""
+    inputs = inputs_of(signature, histories, rules)
+    if "examples" in inputs:
+        inputs["examples"] = [{"b64": base64.b64encode(value).decode()} for value in inputs["examples"]]
+    rows = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
+    body = {"instances": rows} if row_format else {"inputs": inputs}
     return json.dumps({"signature_name": signature, **body}, ensure_ascii=False)
 
 

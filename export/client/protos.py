@@ -12,7 +12,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _MESSAGES = {
     "BytesList": {1: "repeated bytes value"},
     "FloatList": {1: "repeated float value"},
-    "Feature": {1: "BytesList bytes_list", 2: "FloatList float_list"},
+    "Int64List": {1: "repeated int64 value"},
+    "Feature": {1: "BytesList bytes_list", 2: "FloatList float_list", 3: "Int64List int64_list"},
     "Features": {1: "map Feature feature"},
     "Example": {1: "Features features"},
     "Dim": {1: "int64 size"},
@@ -23,13 +24,14 @@ _MESSAGES = {
         4: "bytes tensor_content",
         5: "repeated float float_val",
         8: "repeated bytes string_val",
+        11: "repeated bool bool_val",
     },
     "Int64Value": {1: "int64 value"},
     "ModelSpec": {1: "string name", 2: "Int64Value version", 3: "string signature_name"},
     "PredictRequest": {1: "ModelSpec model_spec", 2: "map TensorProto inputs"},
     "PredictResponse": {1: "map TensorProto outputs"},
 }
-DT_FLOAT, DT_STRING = 1, 7
+DT_FLOAT, DT_STRING, DT_BOOL = 1, 7, 10
 
 
 def _classes() -> dict[str, Any]:

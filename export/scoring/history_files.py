@@ -1,8 +1,10 @@
 """Reads files of histories: JSON lines, Parquet, or TFRecord of tf.train.Example.
 
-A row has a `history`, a list of raw item ids, and may have a `user`, which is carried over as it is.
+A row has a `history`, a list of raw item ids, and may have a `user`, which is carried over as it is, and the rules of
+`recommend_filtered`: `candidates` and `exclude`, lists of raw item ids, and `include_history`.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ else:
     tfrecord = LazyModule("export.scoring.tfrecord")
 
 KINDS = {".jsonl": "jsonl", ".parquet": "parquet", ".tfrecord": "tfrecord"}
+LISTS = ("history", "candidates", "exclude")  # the columns of item ids
 _CELLS = 1 << 18  # item ids of a Parquet file that are held at a time
 _NANOSECONDS = pa.time64("ns")  # which Python's `time` would round
 
@@ -32,6 +35,7 @@ _NANOSECONDS = pa.time64("ns")  # which Python's `time` would round
 class Row(NamedTuple):
     user: Any  # with the type that the file gives it, but times as Arrow's whole numbers; None where null or missing
     history: list[str]
+    rules: messages.Rules = messages.Rules()
 
 
 class Survey(NamedTuple):
@@ -43,6 +47,7 @@ class Survey(NamedTuple):
       unknown: those of them that are not in the catalogue.
       user_types: types of the users; more than one only in JSON lines; () where the file has no users.
       binary_users: whether a user is bytes that are no UTF-8.
+      has_rules: whether a row has a rule of what may be recommended.
     """
 
     rows: int
@@ -50,6 +55,24 @@ class Survey(NamedTuple):
     unknown: int
     user_types: tuple[pa.DataType, ...]
     binary_users: bool
+    has_rules: bool = False
+
+
+class HistoryFile:
+    """A file of histories, a row a user, as a source of a scoring job.
+
+    Args:
+      path: of the file.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self.kind = path, kind_of(path)
+
+    def rows(self) -> Iterator[Row]:
+        return rows(self._path)
+
+    def survey(self, known: frozenset[str]) -> Survey:
+        return survey(self._path, known)
 
 
 def kind_of(path: Path) -> str:
@@ -59,21 +82,22 @@ def kind_of(path: Path) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Raises UserError where `path` is no file of a known kind that can be read twice."""
+    """Raises UserError where `path` is no file that can be read twice."""
     if path.is_dir():
         raise UserError(f"{path} is a folder. Give one file of histories as --input.")
     if not path.exists():
         raise UserError(f"There is no file {path}. Check --input.")
     if not path.is_file():
         raise UserError(f"{path} is no regular file, and the input is read twice. Write it to a file first.")
-    kind_of(path)
 
 
 def survey(path: Path, known: frozenset[str]) -> Survey:
     """Reads and checks every row, so that a bad one is found before the first answer; `known`: the catalogue."""
     number = ids = unknown = low = high = 0
     types: set[type] = set()
+    has_rules = False
     for row in rows(path):
+        has_rules = has_rules or any(row.rules)
         more, missing = catalogue.count(row.history, known)
         number, ids, unknown = number + 1, ids + more, unknown + missing
         types.add(type(as_text(row.user)))
@@ -82,7 +106,8 @@ def survey(path: Path, known: frozenset[str]) -> Survey:
     binary = bytes in types
     if kind_of(path) == "parquet":
         schema = pq.read_schema(path)
-        return Survey(number, ids, unknown, tuple(schema.field(n).type for n in schema.names if n == "user"), binary)
+        users = tuple(schema.field(n).type for n in schema.names if n == "user")
+        return Survey(number, ids, unknown, users, binary, has_rules)
     user_types = []
     if {str, bytes} & types:
         user_types.append(pa.binary() if binary else pa.string())
@@ -92,7 +117,7 @@ def survey(path: Path, known: frozenset[str]) -> Survey:
         user_types.append(pa.uint64())
     if float in types:
         user_types.append(pa.float32() if kind_of(path) == "tfrecord" else pa.float64())
-    return Survey(number, ids, unknown, tuple(user_types), binary)
+    return Survey(number, ids, unknown, tuple(user_types), binary, has_rules)
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -134,27 +159,36 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 raise _BadRow(f"it is not JSON ({error}). Correct or drop it.") from error
             if not isinstance(row, dict):
                 raise _BadRow(f"it is no JSON object. Received: {_short(row)}")
-            yield _checked(row.get("user"), row.get("history"), row)
+            yield _checked(row)
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _checked(user: Any, history: Any, row: Any) -> Row:
+def _checked(row: dict[str, Any]) -> Row:
     """A row of JSON lines or of a tf.Example; booleans are neither ids nor users."""
-    if not isinstance(history, list) or not set(map(type, history)) <= {str, int}:
-        raise _BadRow(f"it needs `history`, a list of ids that are texts or whole numbers. Received: {_short(row)}")
+    user = row.get("user")
+    given: list[Any] = [row.get(name) for name in LISTS]
+    given[1:] = [[] if ids is None else ids for ids in given[1:]]
+    for name, ids in zip(LISTS, given, strict=True):
+        if not isinstance(ids, list) or not set(map(type, ids)) <= {str, int}:
+            needs = "it needs `history`," if name == "history" else f"`{name}` is"
+            raise _BadRow(f"{needs} a list of ids that are texts or whole numbers. Received: {_short(row)}")
+    include = row.get("include_history")
+    if include not in (None, False, True):  # 0 and 1 are equal to these
+        raise _BadRow(f"`include_history` is true or false. Received: {_short(include)}")
     if user is not None and type(user) not in (str, bytes, int, float):
         raise _BadRow(f"`user` is a text or a number. Received: {_short(user)}")
     if type(user) is float and not math.isfinite(user):
         raise _BadRow(f"`user` is no number that JSON can hold. Received: {_short(user)}")
     if type(user) is int and not -(2**63) <= user < 2**64:
         raise _BadRow(f"`user` is beyond 64 bits. Write it as a text. Received: {_short(user)}")
-    ids = list(map(str, history))
-    if not messages.is_utf8("".join(ids) + (user if type(user) is str else "")):
+    history, candidates, exclude = (list(map(str, ids)) for ids in given)
+    texts = [*history, *candidates, *exclude, user if type(user) is str else ""]
+    if not messages.is_utf8("".join(texts)):
         raise _BadRow(f"a text holds half a character (\\ud800 to \\udfff). Received: {_short(row)}")
-    return Row(user, ids)
+    return Row(user, history, messages.Rules(candidates, exclude, bool(include)))
 
 
 def _short(value: Any) -> str:
@@ -165,14 +199,17 @@ def _short(value: Any) -> str:
 def _parquet(path: Path) -> Iterator[Row]:
     with pq.ParquetFile(path, buffer_size=1 << 20) as file:
         schema = file.schema_arrow
-        columns = [name for name in ("user", "history") if name in schema.names]
-        if schema.names.count("history") != 1 or schema.names.count("user") > 1:
+        columns = [name for name in ("user", *LISTS, "include_history") if name in schema.names]
+        if "history" not in columns or any(schema.names.count(name) > 1 for name in columns):
             names = ", ".join(schema.names)[:80]
             raise UserError(f"{path} needs one column `history` and at most one `user`. Found: {names}")
-        if not _holds_ids(schema.field("history").type):
-            raise UserError(
-                f"{path}: `history` is a list of texts or whole numbers. Received: {schema.field('history').type}"
-            )
+        for name in LISTS:
+            if name in columns and not _holds_ids(schema.field(name).type):
+                raise UserError(
+                    f"{path}: `{name}` is a list of texts or whole numbers. Received: {schema.field(name).type}"
+                )
+        if "include_history" in columns and not pa.types.is_boolean(schema.field("include_history").type):
+            raise UserError(f"{path}: `include_history` is a boolean. Received: {schema.field('include_history').type}")
         user_type = schema.field("user").type if "user" in schema.names else pa.null()
         if user_type != _NANOSECONDS and _has_nanoseconds(user_type):
             raise UserError(
@@ -200,27 +237,36 @@ def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
     """So many rows that they hold about _CELLS ids, at most 1,024."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     chunks = [(group.column(i), group.num_rows) for group in groups for i in range(group.num_columns)]
-    longest = max((c.num_values / max(n, 1) for c, n in chunks if c.path_in_schema.startswith("history.")), default=1)
+    lists = tuple(f"{name}." for name in LISTS)
+    longest = max((c.num_values / max(n, 1) for c, n in chunks if c.path_in_schema.startswith(lists)), default=1)
     return int(min(max(_CELLS / max(longest, 1), 1), 1024))
 
 
 def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Row]:
-    history = batch.column("history")
-    users = _users(batch.column("user")) if "user" in batch.schema.names else [None] * len(batch)
-    lengths = pc.list_value_length(history).to_pylist()
-    values = history.flatten()
+    has, nothing = set(batch.schema.names), [None] * len(batch)
+    users = _users(batch.column("user")) if "user" in has else nothing
+    include = batch.column("include_history").to_pylist() if "include_history" in has else nothing
+    lists = [_id_lists(name, batch.column(name)) if name in has else itertools.repeat([]) for name in LISTS]
+    for user, included, history, candidates, exclude in zip(users, include, *lists, strict=False):
+        yield Row(user, history, messages.Rules(candidates, exclude, bool(included)))
+
+
+def _id_lists(name: str, column: pa.Array) -> Iterator[list[str]]:
+    """The lists of ids of a column; one of rules that is null is empty."""
+    lengths = pc.list_value_length(column).to_pylist()
+    values = column.flatten()
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     ids = values.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist()
     start, nulls = 0, values.null_count > 0
-    for user, length in zip(users, lengths, strict=True):
-        if length is None:
+    for length in lengths:
+        if length is None and name == "history":
             raise _BadRow("`history` is null. Give it an empty list.")
-        row = ids[start : start + length]
+        row = ids[start : start + (length or 0)]
         if nulls and None in row:
-            raise _BadRow("`history` holds a null. Drop it.")
-        yield Row(user, row)
-        start += length
+            raise _BadRow(f"`{name}` holds a null. Drop it.")
+        yield row
+        start += length or 0
 
 
 def _users(column: pa.Array) -> list[Any]:
@@ -232,12 +278,13 @@ def _users(column: pa.Array) -> list[Any]:
 
 
 def _tfrecord(path: Path) -> Iterator[Row]:
-    for values in tfrecord.read(path, ("user", "history")):
-        users = values.get("user", [])
-        if len(users) > 1:
-            raise _BadRow(f"`user` holds {len(users)} values. It takes one.")
-        history = [as_text(item) for item in values["history"]] if "history" in values else None
-        yield _checked(as_text(users[0]) if users else None, history, values)
+    for values in tfrecord.read(path, ("user", *LISTS, "include_history")):
+        row: dict[str, Any] = {name: [as_text(value) for value in values[name]] for name in values}
+        for name in {"user", "include_history"} & set(row):
+            if len(row[name]) > 1:
+                raise _BadRow(f"`{name}` holds {len(row[name])} values. It takes one.")
+            row[name] = row[name][0] if row[name] else None
+        yield _checked(row)
 
 
 def as_text(value: Any) -> Any:

@@ -13,7 +13,8 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
-_SAME = ("model_checksum", "input_name", "input_bytes", "input_modified_ns", "kind", "part_rows")
+_SAME = ("model_checksum", "input_name", "input_bytes", "input_modified_ns", "kind", "part_rows", "k", "events")
+_NEW = {"k": 0, "events": None}  # what a job that 0.1.0 began does not say
 Job = dict[str, Any]
 
 
@@ -25,7 +26,7 @@ def read(folder: Path) -> Job | None:
             raise UserError(f"{folder} is not empty (it holds {others[0]!r}) and has no {JOB}. Give another --output.")
         return None
     try:
-        job = json.loads(path.read_text(encoding="utf-8"))
+        job = _NEW | json.loads(path.read_text(encoding="utf-8"))
         return {name: job[name] for name in ("model", "version", *_SAME, "rows", "parts", "ids", "unknown_ids")}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged. Give another --output.") from error
@@ -56,8 +57,9 @@ def _is_saved_model(folder: Path) -> bool:
     return (folder / "saved_model.pb").is_file()
 
 
-def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:
-    """What the parts belong to: the model's bytes, the input by name, size and time, and the settings."""
+def describe(version: Path, source: Path, **settings: Any) -> Job:
+    """What the parts belong to: the model's bytes, the input by name, size and time, and the settings: kind, part_rows,
+    k and events."""
     checksum = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.index", "assets/item_ids.txt"):
         if not (version / name).is_file():
@@ -71,8 +73,7 @@ def describe(version: Path, source: Path, kind: str, part_rows: int) -> Job:
         "input_name": source.name,
         "input_bytes": status.st_size,
         "input_modified_ns": status.st_mtime_ns,
-        "kind": kind,
-        "part_rows": part_rows,
+        **settings,
     }
 
 

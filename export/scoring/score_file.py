@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export import catalogue, versions
+from export import card, catalogue, versions
 from export.client.messages import is_utf8
-from export.scoring import history_files, job, recommendation_files
+from export.scoring import event_log, history_files, job, recommendation_files
 from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.data.formats import ReaderOptions
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked, written_aside
 
@@ -22,30 +23,56 @@ if TYPE_CHECKING:
 else:
     loaded_model = LazyModule("export.scoring.loaded_model")
 
-_CELLS = 1 << 20  # histories × length of the longest
+_CELLS = 1 << 20  # histories × length of the longest list of ids
+_COLUMNS = ReaderOptions()
 
 
 def score_file(
-    model: Path, source: Path, folder: Path, kind: str = "", batch_size: int = 256, part_rows: int = 16384
+    model: Path,
+    source: Path,
+    folder: Path,
+    kind: str = "",
+    batch_size: int = 256,
+    part_rows: int = 16384,
+    k: int = 0,
+    columns: ReaderOptions = _COLUMNS,
+    threshold: float | None = None,
 ) -> None:
     """Writes recommendations for the rows of `source` as parts in `folder`, those that are not there yet.
 
     Args:
       model: a SavedModel version, or the folder of versions: the newest is taken, or the one that a job in `folder`
         began with.
-      source, folder, kind, batch_size, part_rows: as the flags.
+      source, folder, kind, batch_size, part_rows, k, threshold: as the flags.
+      columns: of a log of events.
     """
     for path in (model, source, folder):
         if not is_utf8(str(path)):
             raise UserError(f"{path}: the path is not UTF-8, which TensorFlow and PyArrow need. Rename it.")
     history_files.check_file(source)
-    kind = kind or history_files.kind_of(source)
+    is_log = event_log.is_log(source)
+    if not is_log and (columns.named or threshold is not None):
+        flag = "--" + next(iter(columns.named), "threshold")
+        raise UserError(f"{source} holds histories, and {flag} is for a log of events. Leave it out.")
+    kind = kind or (event_log.EventLog.kind if is_log else history_files.kind_of(source))
     if folder.is_dir():
         job.read(folder)  # refuses the user's own folder before a lock file is put into it
     with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
         begun = job.read(folder)
         version = job.version_of(model, begun)
-        described = job.describe(version, source, kind, part_rows)
+        if k > (top_k := card.read(version).get("top_k", k) if k else 0):
+            raise UserError(
+                f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}."
+            )
+        events: dict[str, Any] | None = None
+        if is_log:
+            events = columns.named | {"threshold": event_log.threshold_of(version) if threshold is None else threshold}
+            rows_of: event_log.EventLog | history_files.HistoryFile = event_log.EventLog(
+                source, columns, events["threshold"]
+            )
+        else:
+            rows_of = history_files.HistoryFile(source)
+        described = job.describe(version, source, kind=kind, part_rows=part_rows, k=k, events=events)
         if begun:
             job.check_same(folder, begun, described)
             missing, finished = job.missing_parts(folder, begun), (folder / job.SUCCESS).exists()
@@ -55,17 +82,17 @@ def score_file(
             print(_resumes(folder, begun, missing, finished))
             (folder / job.SUCCESS).unlink(missing_ok=True)
         item_ids = catalogue.item_ids(version)
-        survey = history_files.survey(source, item_ids)
+        survey = rows_of.survey(item_ids)
         recommendation_files.check_users(kind, survey)
         unknown = catalogue.unknown_line(survey.ids, survey.unknown)
         print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
-        ask, size = loaded_model.recommender(version, len(item_ids), batch_size)
+        ask, size = loaded_model.recommender(version, len(item_ids), batch_size, survey.has_rules, k)
         del item_ids
         described |= {"rows": survey.rows, "parts": max(1, math.ceil(survey.rows / part_rows))}
         described |= {"ids": survey.ids, "unknown_ids": survey.unknown}
         job.write(folder, described)
         try:
-            _write_parts(folder, described, source, survey.user_types, ask, size)
+            _write_parts(folder, described, rows_of.rows(), survey.user_types, ask, size)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt("The same command makes the parts that are missing.") from interrupt
         if source.stat().st_mtime_ns != described["input_modified_ns"]:
@@ -97,12 +124,11 @@ def _newer(model: Path, version: Path) -> str:
 def _write_parts(
     folder: Path,
     described: job.Job,
-    source: Path,
+    rows: Iterator[history_files.Row],
     user_types: tuple[Any, ...],
-    ask: Callable[[list[list[str]]], tuple[np.ndarray, np.ndarray]],
+    ask: Callable[[list[history_files.Row]], tuple[np.ndarray, np.ndarray]],
     size: int,
 ) -> None:
-    rows = history_files.rows(source)
     done, answered, start, shown = 0, 0, time.perf_counter(), 0.0
     for number in range(described["parts"]):
         part = itertools.islice(rows, described["part_rows"])
@@ -112,7 +138,7 @@ def _write_parts(
             continue
         with written_aside(path) as aside, recommendation_files.Writer(aside, described["kind"], user_types) as writer:
             for batch in _requests(part, size):
-                writer.write([row.user for row in batch], *ask([row.history for row in batch]))
+                writer.write([row.user for row in batch], *ask(batch))
                 done, answered, now = done + len(batch), answered + len(batch), time.perf_counter()
                 if now - shown >= 1 or done == described["rows"]:
                     rate = answered / (now - start)
@@ -123,14 +149,15 @@ def _write_parts(
 
 
 def _requests(rows: Iterable[history_files.Row], size: int) -> Iterator[list[history_files.Row]]:
-    """The rows in batches of at most `size` rows and _CELLS ids, padding included."""
+    """The rows in batches of at most `size` rows and _CELLS ids of a list, padding included."""
     batch: list[history_files.Row] = []
     longest = 1
     for row in rows:
-        longest = max(longest, len(row.history))
+        length = max(len(row.history), len(row.rules.candidates), len(row.rules.exclude), 1)
+        longest = max(longest, length)
         if batch and (len(batch) == size or (len(batch) + 1) * longest > _CELLS):
             yield batch
-            batch, longest = [], max(len(row.history), 1)
+            batch, longest = [], length
         batch.append(row)
     if batch:
         yield batch

@@ -128,9 +128,13 @@ class Autoencoder(keras.Model):
     def decoder_layers(self) -> int:
         return self.settings.layers if self.settings.decoder_layers < 0 else self.settings.decoder_layers
 
-    def decode(self, *latent: tf.Tensor) -> tf.Tensor:
-        """f, float [batch, num_outputs], the parameters of the likelihood."""
-        return self.decoder(*latent)
+    def decode(self, *latent: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """f, float [batch, num_outputs], the parameters of the likelihood; of some `items`, int32 [n], those of theirs,
+        [batch, outputs·n]."""
+        if items is None:
+            return self.decoder(*latent)
+        columns = [items + i * self.num_items for i in range(self.likelihood_class.outputs)]
+        return self.decoder(*latent, some=tf.concat(columns, axis=0))
 
     def likelihood(self, f: tf.Tensor) -> Likelihood:
         return self.likelihood_class.from_settings(f, self.settings)
@@ -139,9 +143,10 @@ class Autoencoder(keras.Model):
         """Item log-probabilities at the posterior mean, float [batch, num_items]; seen items are not masked."""
         return self.likelihood(self.decode(*self.latent(hist.of_int32(histories)))).item_log_probs()
 
-    def scores(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        """Numbers that rank the items as `call` does, float [batch, num_items]."""
-        return self.likelihood(self.decode(*self.latent(histories))).item_scores()
+    def scores(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """Numbers that rank the items as `call` does, float [batch, num_items]; or of some `items`, int32 [n]: [batch,
+        n]."""
+        return self.likelihood(self.decode(*self.latent(histories), items=items)).item_scores()
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """Posterior means of all latent variables side by side, float [batch, latent]."""

@@ -13,7 +13,7 @@ from vae_cf_tf.models.histories import Bags
 INITIALIZERS = ("he", "glorot", "zeros")
 
 _product_dtype = tf.float32
-_product: Callable[["Linear", Any], tf.Tensor] | None = None
+_product: Callable[..., tf.Tensor] | None = None
 
 
 @contextlib.contextmanager
@@ -32,8 +32,8 @@ def products_in(dtype: tf.DType) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def products_by(product: Callable[["Linear", Any], tf.Tensor]) -> Iterator[None]:
-    """Within, `product(layer, x)` computes every `Linear.product`.
+def products_by(product: Callable[..., tf.Tensor]) -> Iterator[None]:
+    """Within, `product(layer, x)` computes every `Linear.product`, and `product(layer, x, units)` some columns of one.
 
     An export traces its signatures so, from kernels in the form in which a server holds them.
     """
@@ -135,10 +135,15 @@ class Linear(keras.layers.Layer):
         return _matmul(tf.concat(x, axis=-1) if isinstance(x, tuple) else x, self.kernel, transpose_b=self.transposed)
 
     def some_units(self, x: tf.Tensor | tuple[tf.Tensor, ...], units: tf.Tensor) -> tf.Tensor:
-        """The columns `units`, int32 [n], of the result of a layer that holds Wᵀ: float [batch, n]."""
+        """The columns `units`, int32 [n], of the result for dense rows: float [batch, n].
+
+        Only a layer that holds Wᵀ reads, and in training updates, those columns of W alone.
+        """
+        if _product is not None:  # a read before the gather: see `products_by`'s user in the export
+            return tf.nn.bias_add(_product(self, x, units), tf.gather(tf.convert_to_tensor(self.bias), units))
         x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
-        product = _matmul(x, tf.gather(self.kernel.value, units), transpose_b=True)
-        return tf.nn.bias_add(product, tf.gather(self.bias.value, units))
+        some = tf.gather(self.kernel.value, units, axis=0 if self.transposed else 1)
+        return tf.nn.bias_add(_matmul(x, some, transpose_b=self.transposed), tf.gather(self.bias.value, units))
 
     def _sum(self, bags: Bags) -> tf.Tensor:
         """Sums the kernel rows of each bag's items. Reads only those rows."""

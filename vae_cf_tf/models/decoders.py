@@ -18,7 +18,7 @@ class Decoder(Network):
 
     Call arguments:
       z: float [batch, latent_dim].
-      some: int32 [n], the outputs that are asked for, where by_rows; None: all.
+      some: int32 [n], the outputs that are asked for; None: all.
 
     Returns:
       f, float [batch, outputs] or [batch, n].

@@ -29,9 +29,10 @@ class ItemItemLayer(keras.layers.Layer):
 
     Call arguments:
       histories: int32 [batch, (items)].
+      items: int32 [n], the columns that are asked for; None: all.
 
     Returns:
-      xB, float [batch, num_items].
+      xB, float [batch, num_items] or [batch, n].
     """
 
     def __init__(self, num_items: int, megabytes: int, **kwargs: Any):
@@ -49,29 +50,33 @@ class ItemItemLayer(keras.layers.Layer):
         self.log_counts = self.add_weight(shape=(num_items,), name="log_counts", **frozen)
         self.built = True
 
-    def call(self, histories: tf.RaggedTensor) -> tf.Tensor:
+    def call(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
         if self.whole:
-            return self.b.product(ones(histories))
+            return _of(items, self.b.product(ones(histories)))
         batch = tf.cast(histories.nrows(), tf.int32)
         columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
 
-        def of_user(items: tf.Tensor) -> tf.Tensor:
-            places, values = (tf.reshape(tf.gather(t, items), [1, -1]) for t in (columns, coefficients))
-            return tf.raw_ops.DenseBincount(  # five times as fast as a segment sum, and in order where it has one row
+        def of_user(history: tf.Tensor) -> tf.Tensor:
+            places, values = (tf.reshape(tf.gather(t, history), [1, -1]) for t in (columns, coefficients))
+            sums = tf.raw_ops.DenseBincount(  # five times as fast as a segment sum, and in order where it has one row
                 input=places, size=self.num_items, weights=values, binary_output=False
             )[0]
+            return _of(items, sums)
 
         # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
-        splits, items = histories.row_splits, histories.values
-        answer = tf.TensorSpec([self.num_items], coefficients.dtype)
-        return tf.map_fn(
-            lambda u: of_user(items[splits[u] : splits[u + 1]]), tf.range(batch), fn_output_signature=answer
+        splits, values = tf.concat([histories.row_splits, histories.row_splits[-1:]], axis=0), histories.values
+        turns = batch if items is None else tf.maximum(batch, 1)  # no rows of unknown width could not be stacked
+        answer = tf.TensorSpec([self.num_items if items is None else None], coefficients.dtype)
+        sums = tf.map_fn(
+            lambda u: of_user(values[splits[u] : splits[u + 1]]), tf.range(turns), fn_output_signature=answer
         )
+        return sums if items is None else sums[:batch]
 
-    def popularity(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        """|x|/(|x| + HALF_AT)·log(n + 1) of each history and each item, n its training users: [batch, num_items]."""
+    def popularity(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """|x|/(|x| + HALF_AT)·log(n + 1) of each history and each item, n its training users: [batch, num_items], or
+        of some `items`, int32 [n]."""
         length = tf.cast(histories.row_lengths(), tf.float32)
-        return (length / (length + HALF_AT))[:, None] * self.log_counts
+        return (length / (length + HALF_AT))[:, None] * _of(items, tf.convert_to_tensor(self.log_counts))
 
     def assign(self, blocks: Iterator[RowBlock], counts: np.ndarray) -> None:
         """Sets B, and the items' numbers of training users, int [num_items]."""
@@ -90,6 +95,11 @@ class ItemItemLayer(keras.layers.Layer):
             coefficients[rows, :kept] = np.take_along_axis(values, largest, axis=1)
         self.columns.assign(kept_columns)
         self.coefficients.assign(coefficients)
+
+
+def _of(items: tf.Tensor | None, values: tf.Tensor) -> tf.Tensor:
+    """The columns `items` of values, float […, num_items]; None: all."""
+    return values if items is None else tf.gather(values, items, axis=-1)
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
@@ -144,10 +154,12 @@ class HybridModel(keras.Model):
         """Item log-probabilities, float [batch, num_items]; seen items are not masked."""
         return tf.nn.log_softmax(self.scores(histories))
 
-    def scores(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        """Numbers that rank the items as `call` does, float [batch, num_items]."""
-        item_item = self.weight * self.item_item(histories) - self.discount * self.item_item.popularity(histories)
-        return self.network(histories) + item_item
+    def scores(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """Numbers that rank the items as `call` does, float [batch, num_items]; or of some `items`, int32 [n]: [batch,
+        n], which differ from those by one number a row."""
+        network = self.network(histories) if items is None else self.network.scores(histories, items)
+        popularity = self.item_item.popularity(histories, items)
+        return network + (self.weight * self.item_item(histories, items) - self.discount * popularity)
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
         """As the network's."""

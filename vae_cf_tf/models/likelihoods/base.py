@@ -57,7 +57,10 @@ class Likelihood(tfd.Distribution):
         return self.log_prob(tf.cast(multi_hot(histories, self._f.shape[-1] // self.outputs), self.dtype))
 
     def item_scores(self) -> tf.Tensor:
-        """Numbers that rank the items, float [batch, items]: f, where there is one for each item."""
+        """Numbers that rank the items, float [batch, items]: f, where there is one for each item.
+
+        An item's depends on its own numbers in f only: a request with few candidates computes no others.
+        """
         return self._f
 
     def item_log_probs(self) -> tf.Tensor:
