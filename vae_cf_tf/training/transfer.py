@@ -1,5 +1,6 @@
 """Weights of an earlier run in a model of another catalogue, matched by item id."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class Catalogues(NamedTuple):
 
 
 def start_from(
-    model: Autoencoder, earlier: Workdir, digest: str, item_ids: list[str], train: sp.csr_matrix, how="neighbours"
+    model: Autoencoder, earlier: Workdir, digest: str, item_ids: list[str], train: sp.csr_matrix
 ) -> Catalogues:
     """Assigns the best weights of an earlier run.
 
@@ -64,13 +65,13 @@ def start_from(
     of_new = neighbours(train, catalogues)
     axes = item_axes.of(model)
     for name, variable in tree.variables(model).items():
-        old, start = checkpoints.read(earlier.best, name), np.array(variable.value)
-        variable.assign(moved(old, start, axes.get(name), catalogues, of_new, how))
+        old, start = checkpoints.read(earlier.best, name), variable.numpy()
+        variable.assign(moved(old, start, axes.get(name), catalogues, of_new))
     return catalogues
 
 
 def moved(
-    old: np.ndarray, start: np.ndarray, axis: ItemAxis | None, catalogues: Catalogues, of_new: sp.csr_matrix, how
+    old: np.ndarray, start: np.ndarray, axis: ItemAxis | None, catalogues: Catalogues, of_new: sp.csr_matrix
 ) -> np.ndarray:
     """The value of a variable of the new model.
 
@@ -81,7 +82,7 @@ def moved(
       catalogues: of the two models.
       of_new: [new items, items that stay], from `neighbours`.
     """
-    value = start.copy()
+    value = np.array(start)
     if axis is None:
         both = tuple(slice(min(sizes)) for sizes in zip(old.shape, start.shape, strict=True))
         value[both] = old[both]
@@ -90,17 +91,11 @@ def moved(
     both = tuple(slice(min(sizes)) for sizes in zip(source.shape[1:], to.shape[1:], strict=True))
     to, source = to[(slice(None), *both)], source[(slice(None), *both)]  # views
     items, items_before = catalogues.sizes
-    blocks = axis.length // items
+    blocks, has = axis.length // items, np.diff(of_new.indptr) > 0
     for block in range(blocks):
         of_kept = source[block * items_before + catalogues.before]
         to[block * items + catalogues.kept] = of_kept
-        if how == "fresh":
-            continue
-        has = np.diff(of_new.indptr) > 0
         mean = (of_new @ of_kept.reshape(len(of_kept), -1)).reshape(-1, *of_kept.shape[1:])
-        if how == "mean":
-            has[:] = True
-            mean = np.broadcast_to(of_kept.mean(0), mean.shape)
         to[block * items + catalogues.new[has]] = mean[has]
     to[blocks * items :] = source[blocks * items_before :]
     return value
@@ -118,16 +113,13 @@ def neighbours(train: sp.csr_matrix, catalogues: Catalogues, most: int = NEIGHBO
       float64 [new items, items that stay]; an empty row for an item that has no user in common with any.
     """
     new, kept = train[:, catalogues.new], train[:, catalogues.kept]
-    users = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
-    together = sp.csr_matrix(new.T @ kept, dtype=np.float64)
-    rows = []
-    for row in range(together.shape[0]):
-        columns = together.indices[together.indptr[row] : together.indptr[row + 1]]
-        cosine = together.data[together.indptr[row] : together.indptr[row + 1]] / np.sqrt(
-            users[catalogues.kept[columns]]
-        )
-        nearest = np.argsort(-cosine, kind="stable")[:most]
-        rows.append((columns[nearest], cosine[nearest] / cosine[nearest].sum()))
-    indptr = np.cumsum([0, *(len(columns) for columns, _ in rows)])
-    columns, weights = (np.concatenate([row[i] for row in rows]) if rows else np.zeros(0) for i in (0, 1))
-    return sp.csr_matrix((weights, columns, indptr), together.shape)
+    norms = np.sqrt(np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1))[catalogues.kept]
+    together = sp.csr_matrix(new.T @ kept, dtype=np.float64)  # of users; a new item's own norm cancels out
+    together.data /= norms[together.indices]
+    for start, end in itertools.pairwise(together.indptr):
+        cosines = together.data[start:end]
+        if len(cosines) > most:
+            cosines[np.argsort(-cosines, kind="stable")[most:]] = 0
+        cosines /= cosines.sum() or 1
+    together.eliminate_zeros()
+    return together
