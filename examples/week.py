@@ -1,9 +1,9 @@
 """Retrains for a week, a day at a time, from scratch and from the day before: `python -m examples.week --data=ml-100k`.
 
-The log, a MovieLens u.data, is cut at the ends of its last days. Each day a cold run starts from drawn weights and a warm
-one from the warm run of the day before. All settings of trainers.main are flags here too. The table has the epochs and
-the seconds of training that each needs to reach the cold run's best validation NDCG@100, and the test figures of the
-network alone. Held-out users are the same every day: no run has learned from them.
+The log, a MovieLens u.data, is cut at the ends of its last days. Each day a cold run starts from drawn weights, and a
+warm one from the warm run of the day before. All settings of trainers.main are flags here too. The table has the epochs
+and the seconds of training that each needs to reach the cold run's best validation NDCG@100, and the test NDCG@100 of
+the network alone. Held-out users are the same every day: no run has learned from them.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def reached(rows: list[dict[str, float]], goal: float) -> tuple[int, float, bool]:
-    """Epochs and seconds of training until validation NDCG@100 is `goal`, and whether it is; if not, those of the run."""
+    """Epochs and seconds of training until validation NDCG@100 is `goal`, and whether it is; if not, of the run."""
     seconds = np.cumsum([row["seconds"] for row in rows])
     first = next((n for n, row in enumerate(rows) if row["val_ndcg@100"] >= goal), None)
     last = len(rows) - 1 if first is None else first
