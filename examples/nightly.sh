@@ -9,11 +9,13 @@
 # newest last: the next night starts from it.
 set -euo pipefail
 keep=${KEEP_VERSIONS:-7}
+fail() { echo "Error: $1" >&2; exit 2; }
+[ $# -ge 3 ] || fail "usage: $0 LOG RUNS MODELS [--flag=value …], or $0 --rollback RUNS MODELS"
 published() { [ ! -s "$1/published" ] || tail -n 1 "$1/published"; }
 
 if [ "$1" = --rollback ]; then
   runs=$2 models=$3
-  newest=$(ls "$models" | grep -E '^[0-9]+$' | sort -n | tail -n 1)
+  newest=$(ls "$models" | grep -E '^[0-9]+$' | sort -n | tail -n 1) || fail "$models has no version."
   mv "$models/$newest" "$models/.rolled-back-$newest"  # a server sees it go at once, and loads the one before
   rm -r "$models/.rolled-back-$newest"
   sed -i '$ d' "$runs/published"

@@ -7,6 +7,7 @@ the network alone. Held-out users are the same every day: no run has learned fro
 """
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> None:
     if not log.is_file():
         raise UserError(f"{log} is missing. Give --data=DIR, the folder of MovieLens 100K.")
     quiet.import_tensorflow()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many models in one process: it warns of tracing each
     print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
     known: set[str] = set()
     totals = np.zeros(4)

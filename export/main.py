@@ -16,6 +16,7 @@ from vae_cf_tf.runs.workdir import Workdir
 
 if TYPE_CHECKING:
     from export import judging, savedmodel
+    from vae_cf_tf.data.split import Split
     from vae_cf_tf.runs import loading
 else:
     judging, savedmodel = LazyModule("export.judging"), LazyModule("export.savedmodel")
@@ -55,9 +56,13 @@ def main(argv: list[str]) -> None:
     if values.if_better and (same := _published(workdir, export_dir, values.top_k, values.weights)):
         print(f"{same} is this model already: nothing to do.")
         return
-    if_better = {"check": lambda *found: print(judging.check(*found, export_dir))} if values.if_better else {}
+
+    def judge(version: Path, split: "Split") -> None:
+        print(judging.check(version, split, export_dir))
+
+    check = judge if values.if_better else None
     try:
-        version = savedmodel.export_run(workdir, export_dir, values.top_k, values.weights, **if_better)
+        version = savedmodel.export_run(workdir, export_dir, values.top_k, values.weights, check)
     except judging.HeldBack as held_back:
         print(held_back)
         raise SystemExit(HELD_BACK) from None

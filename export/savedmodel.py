@@ -32,7 +32,7 @@ def export_run(
     export_dir: str | os.PathLike,
     top_k: int = TOP_K,
     weights: str = WEIGHTS,
-    check: Callable[[Path, Split], None] = lambda version, split: None,
+    check: Callable[[Path, Split], object] | None = None,
 ) -> Path:
     """Writes the best epoch of a run as `export_dir`/<version> and returns that path.
 
@@ -58,9 +58,8 @@ def export_run(
     if values and values["model_id"] != loaded.model_id:  # they are those of an earlier epoch
         values = None
     facts = facts_of_run(settings, split, loaded.model_id, loaded.best_epoch, values)
-    return export_model(
-        loaded.model, split.item_ids, split.titles, facts, export_dir, top_k, weights, lambda v: check(v, split)
-    )
+    of_version = (lambda version: check(version, split)) if check else None
+    return export_model(loaded.model, split.item_ids, split.titles, facts, export_dir, top_k, weights, of_version)
 
 
 def facts_of_run(
@@ -94,7 +93,7 @@ def export_model(
     export_dir: str | os.PathLike,
     top_k: int = TOP_K,
     weights: str = WEIGHTS,
-    check: Callable[[Path], None] = lambda version: None,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes a trained model, with its card, titles and warm-up requests, as the next version in `export_dir`.
 
@@ -129,7 +128,8 @@ def export_model(
         titles.write(extra / titles.NAME, item_titles)
         about = {"weights": weights, "parameters": parameters, "top_k": min(top_k, len(item_ids))} | facts
         card.write(extra / card.NAME, version, described, item_ids, about)
-        check(version)
+        if check:
+            check(version)
         return versions.published(version, Path(export_dir))
 
 

@@ -157,3 +157,5 @@ def test_the_nightly_script_retrains_publishes_and_rolls_back(tmp_path):
     assert back.stdout == f"Took back {tmp_path / 'models' / '2'}. The next night starts from: {monday}\n", back.stderr
     assert numbers(tmp_path / "models") == ["1"]
     assert (tmp_path / "runs" / "published").read_text() == f"{monday}\n"
+    mistake(nightly("--rollback", tmp_path / "runs", tmp_path / "runs"), "runs has no version")
+    mistake(nightly(log), "usage: ")
