@@ -17,10 +17,14 @@ import numpy as np
 from absl import flags
 
 from trainers.setting_flags import define_flags, settings_from_flags
-from vae_cf_tf.cli import commands, quiet
+from vae_cf_tf.cli import commands
+from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import silent
 from vae_cf_tf.settings import Settings
 
+claim, train = LazyModule("trainers.claim"), LazyModule("trainers.train")
+ranking, workdirs = LazyModule("vae_cf_tf.evaluation.ranking"), LazyModule("vae_cf_tf.runs.workdir")
 DAY = 86_400
 HEADER = ["day", "events", "items", "new", "cold: epochs", "seconds", "test", "warm: epochs", "seconds", "test"]
 
@@ -43,12 +47,7 @@ def cut(log: Path, folder: Path, days: int) -> list[Path]:
 
 def run(settings: Settings) -> dict[str, Any]:
     """Trains in the workdir, or goes on, and returns the run's split, rows of history.csv and test NDCG@100."""
-    from trainers import claim, train
-    from vae_cf_tf.evaluation import ranking
-    from vae_cf_tf.runs.workdir import Workdir
-    from vae_cf_tf.say import silent
-
-    workdir = Workdir(settings.run.workdir)
+    workdir = workdirs.Workdir(settings.run.workdir)
     with workdir.locked(), open(os.devnull, "w") as nowhere:
         split = claim.prepared_split(settings, workdir, frozenset(), silent)
         with contextlib.redirect_stdout(nowhere):
@@ -70,7 +69,6 @@ def main(argv: list[str]) -> None:
     log, folder = Path(settings.data.data) / "u.data", Path(settings.run.workdir)
     if not log.is_file():
         raise UserError(f"{log} is missing. Give --data=DIR, the folder of MovieLens 100K.")
-    quiet.import_tensorflow()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many models in one process: it warns of tracing each
     print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
     known: set[str] = set()
