@@ -1,5 +1,6 @@
 """Whether a new version may take the place of the newest one: both judged on the same held-out users."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from export import versions
+from export import card, versions
 from vae_cf_tf.data.split import HeldOut, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics, ranking, significance
@@ -43,8 +44,21 @@ def check(version: Path, split: Split, export_dir: Path) -> str:
         f"{difference.high:+.4f}"
     )
     if difference.high < 0:
-        raise HeldBack(f"Held back, worse than the newest version: {told}.")
-    return f"Not worse than the newest version: {told}."
+        raise HeldBack(f"Held back, worse than the newest version: {told}.{_note(version, newest)}")
+    return f"Not worse than the newest version: {told}.{_note(version, newest)}"
+
+
+def _note(*both: Path) -> str:
+    """Says that the newest version may have learned from the held-out users, where the cards do not rule it out."""
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        configs = [card.read(version)["config"] for version in both]
+        splits = [(config["user_draws"], config["split_seed"]) for config in configs]
+        if splits[0] == splits[1] and splits[0][0] == "hashed":
+            return ""
+    return (
+        " The newest version may have learned from these users, which favours it: train with --user_draws=hashed to "
+        "avoid that."
+    )
 
 
 def ndcg(version: Path, held_out: HeldOut, item_ids: list[str]) -> np.ndarray:

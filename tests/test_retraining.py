@@ -57,6 +57,7 @@ def test_a_worse_model_is_held_back_and_a_better_one_published(runs, tmp_path):
     better = export(runs["good"], models, *judged)
     assert better.status == 0
     assert "Not worse than the newest version: NDCG@100 on" in better.stdout
+    assert "may have learned" not in better.stdout
     assert f"difference {difference(runs['good'], runs['bad']):+.4f}, 95 % interval +" in better.stdout
 
     held_back = export(runs["bad"], models, *judged)
@@ -70,6 +71,9 @@ def test_a_worse_model_is_held_back_and_a_better_one_published(runs, tmp_path):
     assert export(runs["good"], models, *judged, "--weights=bfloat16").status == 0  # the same weights, another version
     assert numbers(models) == ["2", "3"]
 
+    path = models / "3" / "assets.extra" / "model_card.json"
+    path.write_text(path.read_text().replace('"hashed"', '"permuted"'))
+    assert "may have learned from these users" in export(runs["bad"], models, *judged).stdout
     (models / "3" / "saved_model.pb").write_bytes(b"damaged")
     mistake(export(runs["bad"], models, *judged), f"{models / '3'} cannot be judged", "leave --if_better out")
     assert numbers(models) == ["2", "3"]
