@@ -23,6 +23,7 @@ from vae_cf_tf.data import assignment
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import HeldOut, Split, split
 from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.models import tree
 from vae_cf_tf.models.schedules import KLAnnealing
 from vae_cf_tf.registries import LIKELIHOODS
@@ -231,6 +232,17 @@ def test_mistakes_are_a_line(tuesday, tmp_path):
     mistake(here("trainers.main", *other), "has no finished epoch", "best.npz")
     Path(w, "warm_start.json").write_text("{}")
     mistake(here("trainers.main", *flags(tuesday)), "warm_start.json is damaged")
+
+
+def test_another_id_space_is_a_line(tmp_path):
+    settings, train = small(EVCF), users(20, BEFORE, 1)
+    model = built(settings, len(BEFORE), train)
+    workdir = Workdir(tmp_path)
+    checkpoints.save(workdir.best, tree.variables(model), {"epoch": 1})
+    Split(train, HeldOut(train, train), HeldOut(train, train), BEFORE, {}).save(tmp_path)
+    others = [f"sku {item}" for item in BEFORE]
+    with pytest.raises(UserError, match="no item in common .* first is 'i0', here 'sku i0'"):
+        transfer.start_from(model, workdir, checkpoints.digest(workdir.best), others, train)
 
 
 def test_users_who_may_have_been_learned_from_are_told(tuesday):

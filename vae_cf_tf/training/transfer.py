@@ -57,11 +57,17 @@ def start_from(
       train: [users, items], the new training users.
 
     Raises:
-      UserError: other weights are there by now, or they do not fit.
+      UserError: other weights are there by now, they do not fit, or the catalogues share no item.
     """
     if checkpoints.digest(earlier.best) != digest:
         raise UserError(f"{earlier.best} has changed since this run began. Start again with another --workdir.")
-    catalogues = Catalogues.of(item_ids, earlier.split().item_ids)
+    earlier_ids = earlier.split().item_ids
+    catalogues = Catalogues.of(item_ids, earlier_ids)
+    if not len(catalogues.kept):
+        raise UserError(
+            f"--warm_start={earlier.path} has no item in common with this data (its first is {earlier_ids[0]!r}, here "
+            f"{item_ids[0]!r}). Give a run on the same item ids, or leave --warm_start out."
+        )
     of_new = neighbours(train, catalogues)
     axes = item_axes.of(model)
     for name, variable in tree.variables(model).items():
