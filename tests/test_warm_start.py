@@ -241,7 +241,7 @@ def test_another_id_space_is_a_line(tmp_path):
     checkpoints.save(workdir.best, tree.variables(model), {"epoch": 1})
     Split(train, HeldOut(train, train), HeldOut(train, train), BEFORE, {}).save(tmp_path)
     others = [f"sku {item}" for item in BEFORE]
-    with pytest.raises(UserError, match="no item in common .* first is 'i0', here 'sku i0'"):
+    with pytest.raises(UserError, match=r"no item in common .* first is 'i0', here 'sku i0'"):
         transfer.start_from(model, workdir, checkpoints.digest(workdir.best), others, train)
 
 
