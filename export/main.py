@@ -1,5 +1,6 @@
 """Writes a run's SavedModel: `python -m export.main --workdir=RUN --export_dir=MODELS/vamp`."""
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -10,12 +11,19 @@ from absl import flags
 from export import card, versions
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.runs.workdir import Workdir
 
 if TYPE_CHECKING:
-    from export import savedmodel
+    from export import judging, savedmodel
+    from vae_cf_tf.data.split import Split
+    from vae_cf_tf.runs import loading
 else:
-    savedmodel = LazyModule("export.savedmodel")
+    judging, savedmodel = LazyModule("export.judging"), LazyModule("export.savedmodel")
+    loading = LazyModule("vae_cf_tf.runs.loading")
+
+HELD_BACK = 3
+"""Exit status of a model that --if_better does not publish."""
 
 
 def define_flags() -> None:
@@ -28,6 +36,15 @@ def define_flags() -> None:
         ["float32", "bfloat16"],
         "Type of the kernels; bfloat16 halves the model.",
     )
+    flags.DEFINE_boolean(
+        "if_better",
+        False,
+        "Publish only if the model is not worse than the newest version there, by NDCG@100 of the run's test users "
+        f"(paired difference, 95 % bootstrap interval). Otherwise exit with status {HELD_BACK} and write nothing.",
+    )
+    flags.DEFINE_integer(
+        "keep_versions", 0, "Versions that stay after publishing, the newest ones; 0: all.", lower_bound=0
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -36,11 +53,35 @@ def main(argv: list[str]) -> None:
     workdir, export_dir = Workdir(values.workdir), Path(values.export_dir)
     workdir.settings()  # both are checked before TensorFlow takes its seconds
     versions.check_place(export_dir)
-    version = savedmodel.export_run(workdir, export_dir, values.top_k, values.weights)
+    if values.if_better and (same := _published(workdir, export_dir, values.top_k, values.weights)):
+        print(f"{same} is this model already: nothing to do.")
+        return
+
+    def judge(version: Path, split: "Split") -> None:
+        print(judging.check(version, split, export_dir))
+
+    check = judge if values.if_better else None
+    try:
+        version = savedmodel.export_run(workdir, export_dir, values.top_k, values.weights, check)
+    except judging.HeldBack as held_back:
+        print(held_back)
+        raise SystemExit(HELD_BACK) from None
+    if values.keep_versions:
+        versions.keep_newest(export_dir, values.keep_versions)
     facts = card.read(version)
     print(version)
     print("\n".join(card.signature_lines(facts)))
     print(f"Try it: {cli_line(version, facts['first_items'])}")
+
+
+def _published(workdir: Workdir, export_dir: Path, top_k: int, weights: str) -> Path | None:
+    """The newest version in `export_dir`, if it is this run's model, exported so."""
+    with contextlib.suppress(IndexError, UserError):
+        newest = versions.of(export_dir)[0]
+        facts = card.read(newest)
+        same = (facts.get("model_id"), facts["weights"]) == (loading.model_id(workdir, workdir.settings()), weights)
+        return newest if same and facts.get("top_k") == min(top_k, facts["items"]) else None
+    return None
 
 
 def cli_line(version: Path, items: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.runs import loading
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.settings.settings import names
+from vae_cf_tf.settings.fields import facts_of
+from vae_cf_tf.settings.settings import field_of, names
 
 TOP_K, WEIGHTS = 100, "float32"
 """Length of a recommendation, and type of the kernels, unless said otherwise."""
@@ -25,7 +27,13 @@ _CHECKED = 24
 """Histories whose scores are compared before a version is published."""
 
 
-def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = TOP_K, weights: str = WEIGHTS) -> Path:
+def export_run(
+    workdir: Workdir,
+    export_dir: str | os.PathLike,
+    top_k: int = TOP_K,
+    weights: str = WEIGHTS,
+    check: Callable[[Path, Split], object] | None = None,
+) -> Path:
     """Writes the best epoch of a run as `export_dir`/<version> and returns that path.
 
     Args:
@@ -33,6 +41,8 @@ def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = TOP
       export_dir: the model's folder; the version is one more than the largest there.
       top_k: length of a recommendation, at most the catalogue.
       weights: "float32" or "bfloat16".
+      check: receives the finished version and the run's data before the version is published. If it raises, nothing is
+        written.
 
     Raises:
       UserError: the run has no finished epoch, its files do not belong together, or something that a SavedModel cannot
@@ -48,7 +58,8 @@ def export_run(workdir: Workdir, export_dir: str | os.PathLike, top_k: int = TOP
     if values and values["model_id"] != loaded.model_id:  # they are those of an earlier epoch
         values = None
     facts = facts_of_run(settings, split, loaded.model_id, loaded.best_epoch, values)
-    return export_model(loaded.model, split.item_ids, split.titles, facts, export_dir, top_k, weights)
+    of_version = (lambda version: check(version, split)) if check else None
+    return export_model(loaded.model, split.item_ids, split.titles, facts, export_dir, top_k, weights, of_version)
 
 
 def facts_of_run(
@@ -62,9 +73,9 @@ def facts_of_run(
       model_id, best_epoch: of the weights.
       values: what metrics.json holds of these weights; None where they were not judged.
     """
-    of_data = names("data")
+    left_out = {name for name in names() if name in names("data") or facts_of(field_of(name)).is_path}
     return {
-        "config": {name: value for name, value in settings.figures_depend_on().items() if name not in of_data},
+        "config": {name: value for name, value in settings.figures_depend_on().items() if name not in left_out},
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "best_epoch": best_epoch,
@@ -82,6 +93,7 @@ def export_model(
     export_dir: str | os.PathLike,
     top_k: int = TOP_K,
     weights: str = WEIGHTS,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes a trained model, with its card, titles and warm-up requests, as the next version in `export_dir`.
 
@@ -93,6 +105,7 @@ def export_model(
       item_titles: item id -> title, for those that have one.
       facts: what the card says beside what it finds in the export itself.
       export_dir, top_k, weights: as `export_run`.
+      check: receives the finished version before it is published. If it raises, nothing is written.
     """
     versions.check_place(Path(export_dir))
     _check_ids(item_ids)
@@ -115,6 +128,8 @@ def export_model(
         titles.write(extra / titles.NAME, item_titles)
         about = {"weights": weights, "parameters": parameters, "top_k": min(top_k, len(item_ids))} | facts
         card.write(extra / card.NAME, version, described, item_ids, about)
+        if check:
+            check(version)
         return versions.published(version, Path(export_dir))
 
 

@@ -84,6 +84,21 @@ def made_aside(export_dir: Path) -> Iterator[Path]:
                     shutil.rmtree(export_dir, ignore_errors=True)
 
 
+def keep_newest(export_dir: Path, count: int) -> list[Path]:
+    """Removes all but the newest `count` versions; returns those that were there.
+
+    Each is renamed aside first, so that a server sees it whole or not at all. A killed process leaves it aside for the
+    next export to remove.
+    """
+    with _exclusive(export_dir):  # no export that has just begun takes it for a left one, and none publishes meanwhile
+        old = of(export_dir)[max(count, 1) :]
+        for version in old:
+            aside = Path(tempfile.mkdtemp(dir=export_dir, prefix=_UNFINISHED))
+            os.rename(version, aside / version.name)
+            shutil.rmtree(aside)
+    return old
+
+
 def _exclusive(export_dir: Path) -> contextlib.AbstractContextManager[int]:
     """Holds the model's folder for a moment, as each export does to begin and to publish."""
     busy = f"Another export is held up in {export_dir}. Start this one again later, or give another --export_dir."

@@ -39,6 +39,7 @@ EFFECTS = {
     "fold_in_share": (BASELINE, (), "0.6"),
     "split_seed": (BASELINE, (), "3"),
     "target_draws": (BASELINE, (), "continued"),
+    "user_draws": (BASELINE, (), "hashed"),
     "latent": (BASELINE, (), "hierarchical"),
     "prior": (EVCF, (), "batch_vamp"),
     "prior_own": (EVCF, (), "0.5"),
@@ -86,6 +87,7 @@ NO_EFFECT = {
     "first_layer": "test_models: both forms train alike",
     "eval_batch_size": "test_evaluation: any size gives the same figures",
     "checkpoint_seconds": "test_training",
+    "warm_start": "test_warm_start",
     "workdir": "every test",
     "export_dir": "test_belonging",
 }

@@ -7,6 +7,7 @@ from vae_cf_tf.evaluation import metrics
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import warm_start
 
 
 def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], say: Say) -> Split:
@@ -23,6 +24,7 @@ def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], 
     """
     workdir.check_settings(settings)
     workdir.check_data(settings)
+    warm_start.check(settings, workdir)
     if workdir.has_split():
         split = workdir.split()
     else:
@@ -32,6 +34,7 @@ def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], 
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)
     workdir.claim(settings)
+    warm_start.claim(settings, workdir)
     say(
         f"{split.train.shape[0]:,} training users, {len(split.item_ids):,} items, {split.train.nnz:,} interactions; "
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."

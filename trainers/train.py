@@ -13,6 +13,7 @@ from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import transfer, warm_start
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf.training.compiling import compile_for
 
@@ -44,8 +45,12 @@ def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple
             f"Components of the prior: all {users:,} training users, fewer than "
             f"--pseudo_inputs={model_settings.pseudo_inputs}."
         )
+    start = warm_start.recorded(workdir)
     model = compile_for(
-        build(model_settings, len(split.item_ids), split.train, options.seed), settings.training, split.train
+        build(model_settings, len(split.item_ids), split.train, options.seed),
+        settings.training,
+        split.train,
+        start.epochs if start else 0,
     )
     warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
     validate = Validate(split.validation, settings.evaluation.eval_batch_size)
@@ -53,6 +58,8 @@ def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple
         workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds
     )
     checkpoint.restore(model, options.epochs, say)
+    if start and not checkpoint.epochs_done:
+        _start_from(start, model, settings, split, say)
     if checkpoint.stopped or checkpoint.epochs_done >= options.epochs:
         say(f"Trained already: {checkpoint.epochs_done} epochs.")
     else:
@@ -76,3 +83,16 @@ def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple
             )
     checkpoints.load(workdir.best, tree.variables(model))
     return model, TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
+
+
+def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:
+    """Gives the model the weights of --warm_start, and says what came of the catalogue."""
+    earlier = Workdir(settings.training.warm_start)
+    catalogues = transfer.start_from(model, earlier, start.weights, split.item_ids, split.train)
+    stay, gone = len(catalogues.kept), catalogues.sizes[1] - len(catalogues.kept)
+    say(f"Warm start from {earlier.path}: {stay:,} items stay, {len(catalogues.new):,} are new, {gone:,} are gone.")
+    if not warm_start.same_held_out(settings, earlier.settings()):
+        say(
+            "That run may have learned from users who are held out here, so that their figures are too good: train "
+            "both runs with --user_draws=hashed to avoid it."
+        )

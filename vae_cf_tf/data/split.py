@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from vae_cf_tf.data import assignment
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.data.titles import matching
@@ -149,8 +150,11 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
 
     kept = _sorted_by_id(kept, log.user_ids)
     random = np.random.RandomState(settings.split_seed)
-    permuted = kept[random.permutation(len(kept))]
-    parts = np.split(permuted, [len(kept) - 2 * held, len(kept) - held])
+    if settings.user_draws == "hashed":
+        parts = assignment.by_hash(kept, log.user_ids, settings.split_seed)
+    else:
+        permuted = kept[random.permutation(len(kept))]
+        parts = np.split(permuted, [len(kept) - 2 * held, len(kept) - held])
 
     is_training = np.zeros(len(log.user_ids), bool)
     is_training[parts[0]] = True

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from vae_cf_tf.models.histories import Bags
+from vae_cf_tf.models.item_axes import ItemAxis
 
 INITIALIZERS = ("he", "glorot", "zeros")
 
@@ -80,6 +81,7 @@ class Linear(keras.layers.Layer):
         rows, so it is faster only where the catalogue is much larger than a batch. A layer with `items` uses the rows
         of W of the items in its bags. A layer without holds Wᵀ, [units, input_dim], and uses the rows of the units
         that `some_units` asks for.
+      units_are_items: whether the units are numbers of the catalogue's items, one or several for each.
 
     Call arguments:
       x: float [batch, input_dim]; or `Bags` of items; or a pair of either and float [batch, d], which stand for their
@@ -101,9 +103,11 @@ class Linear(keras.layers.Layer):
         fan_out: int | None = None,
         items: int = 0,
         by_rows: bool = False,
+        units_are_items: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.units_are_items = units_are_items
         kernel, bias = _kernel_and_bias(initializer, input_dim, fan_out or units)
         self.input_dim, self.units, self.items, self.by_rows = input_dim, units, items, by_rows
         self.transposed = by_rows and not items
@@ -118,6 +122,13 @@ class Linear(keras.layers.Layer):
         if not self.by_rows:
             return []
         return [self.kernel, self.bias] if self.transposed else [self.kernel]
+
+    def item_axes(self) -> list[ItemAxis]:
+        """Where the items lie in kernel and bias."""
+        if self.units_are_items:
+            kernel = ItemAxis(self.kernel, 0 if self.transposed else 1, self.units)
+            return [kernel, ItemAxis(self.bias, 0, self.units)]
+        return [ItemAxis(self.kernel, 0, self.items)] if self.items else []
 
     def call(self, x: Any) -> tf.Tensor:
         return tf.nn.bias_add(self.product(x), self.bias)

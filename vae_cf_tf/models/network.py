@@ -47,4 +47,4 @@ class Network(keras.layers.Layer):
 
     def output_of(self, input_dim: int, outputs: int) -> Linear:
         """A layer whose units are the numbers that the likelihood takes."""
-        return Linear(input_dim, outputs, self.initializer, by_rows=self.by_rows, name="output")
+        return Linear(input_dim, outputs, self.initializer, by_rows=self.by_rows, units_are_items=True, name="output")

@@ -81,6 +81,14 @@ def read_meta(path: str | os.PathLike) -> Meta:
         return Meta(path, json.loads(str(archive["meta"])))
 
 
+def read(path: str | os.PathLike, name: str) -> np.ndarray:
+    """The value of one variable. Raises UserError where the file does not hold it."""
+    with _opened(path) as archive:
+        if name in archive:
+            return archive[name]
+    raise UserError(f"The checkpoint {path} has no {name}: it belongs to another model.")
+
+
 def digest(path: str | os.PathLike) -> str:
     """16 hexadecimal digits that checkpoints of equal content share: from the checksums that the file carries.
 

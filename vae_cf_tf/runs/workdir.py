@@ -33,6 +33,7 @@ class Workdir:
         self.source = self.path / "source.json"  # the files that the data was read from
         self.checkpoint = self.path / "checkpoint.npz"  # to resume from
         self.best = self.path / "best.npz"  # weights of the best epoch
+        self.warm_start = self.path / "warm_start.json"  # which weights the run started from, where it was told some
         self.item_item = self.path / "item_path.npz"  # the item–item model beside it, where the settings have one
         self.history = self.path / "history.csv"
         self.metrics = self.path / "metrics.json"
@@ -50,7 +51,7 @@ class Workdir:
         if not self.settings_file.exists():
             return
         stored = self.settings()
-        names = [name for name in stored.differences(settings) if name not in ("data", "dataset")]
+        names = [name for name in stored.differences(settings) if name not in _BY_CONTENT]
         if names:
             differing = (f"--{n}={written(stored[n])} there, --{n}={written(settings[n])} here" for n in names)
             raise UserError(
@@ -194,6 +195,8 @@ class Workdir:
         write_json(self.metrics, values)
 
 
+_BY_CONTENT = ("data", "dataset", "warm_start")
+"""Settings whose files are compared by content, since files may have moved."""
 _METRICS_FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"best_epoch": int, "epochs": int, "seconds_per_epoch": (int, float), "users_per_second": (int, float)},
     **{"peak_rss_mb": (int, float), "config": dict, "versions": dict, "baselines": list},

@@ -55,6 +55,19 @@ class SplitSettings(Section):
         "continued",
     )
 
+    user_draws: str = setting(
+        "permuted",
+        "Which users are held out: permuted: the last of a permutation, as the papers' code; hashed: a tenth for each "
+        "part by a hash of the user's id, so that whoever is held out stays so as the log grows. Retrain with hashed: "
+        "--warm_start and export.main --if_better then judge by users of whom no earlier model has learned.",
+        "permuted",
+        "hashed",
+    )
+
     def check(self) -> None:
+        contradiction(
+            "--user_draws=hashed holds out a share of the users, and --heldout_users asks for a number of them",
+            self.user_draws == "hashed" and self.heldout_users > 0,
+        )
         if not 0 < self.fold_in_share < 1:
             raise UserError(f"--fold_in_share must lie between 0 and 1. Received: {self.fold_in_share}.")

@@ -63,6 +63,13 @@ class TrainingSettings(Section):
     )
     seed: int = setting(0, "Seed of every random draw but the split's.", low=0, high=2147483647)
 
+    warm_start: str = setting(
+        "",
+        "Folder of an earlier run of the same architecture, from whose best weights this one starts, matched by item "
+        "id. Empty: weights drawn from --seed.",
+        is_path=True,
+    )
+
     @property
     def passes(self) -> int:
         """Passes over the training users in an epoch."""

@@ -11,13 +11,16 @@ from vae_cf_tf.settings import TrainingSettings
 from vae_cf_tf.training.optimizers import OPTIMIZERS
 
 
-def compile_for(model: Autoencoder, settings: TrainingSettings, train: sp.csr_matrix) -> Autoencoder:
+def compile_for(
+    model: Autoencoder, settings: TrainingSettings, train: sp.csr_matrix, epochs_before: int = 0
+) -> Autoencoder:
     """Compiles the model for training with these settings on these users; returns it.
 
     Args:
       model: see there.
       settings: of the training.
       train: [users, num_items].
+      epochs_before: as `KLAnnealing`.
 
     Examples:
       >>> from vae_cf_tf.models.build import build
@@ -28,7 +31,9 @@ def compile_for(model: Autoencoder, settings: TrainingSettings, train: sp.csr_ma
       4
     """
     steps = steps_per_pass(train, settings.batch_size)
-    annealing = KLAnnealing(settings.beta_cap, settings.beta_warmup, settings.beta_unit, steps * settings.passes)
+    annealing = KLAnnealing(
+        settings.beta_cap, settings.beta_warmup, settings.beta_unit, steps * settings.passes, epochs_before
+    )
     samples, inclusion = model.settings.softmax_samples, None
     if samples:
         inclusion = tf.constant(log_inclusion(train, settings.batch_size, samples))

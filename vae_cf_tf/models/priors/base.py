@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from vae_cf_tf.models.encoders import Encoder
 from vae_cf_tf.models.histories import Bags
+from vae_cf_tf.models.item_axes import ItemAxis
 from vae_cf_tf.settings import ModelSettings
 
 tfd = tfp.distributions
@@ -98,6 +99,10 @@ class Prior(keras.layers.Layer):
 
     def refresh(self) -> None:
         """Called before each epoch."""
+
+    def item_axes(self) -> list[ItemAxis]:
+        """Where the items lie in the prior's own weights. A warm start moves them to another catalogue by this."""
+        return []
 
     def pseudo_inputs_of(self, components: np.ndarray) -> PseudoInputs | None:
         """The histories whose posteriors are these components, int [n]; None where they are of no histories."""

@@ -8,6 +8,7 @@ import tensorflow_probability as tfp
 from vae_cf_tf.models.distributions import MixtureOfNormals
 from vae_cf_tf.models.encoders import Encoder
 from vae_cf_tf.models.histories import keep_mask
+from vae_cf_tf.models.item_axes import ItemAxis
 from vae_cf_tf.models.priors.base import Prior, PriorContext, PriorParts, PseudoInputs, unowned
 from vae_cf_tf.settings import ModelSettings
 
@@ -50,6 +51,9 @@ class VampPrior(Prior):
             noise = np.random.default_rng([parts.seed, 2]).normal(0, 0.01, parts.users.shape)
             start = (parts.users.toarray() + noise).astype(np.float32)
         return cls(parts.encoder, parts.components, parts.num_items, start, name="prior")
+
+    def item_axes(self) -> list[ItemAxis]:
+        return [ItemAxis(self.pseudo_inputs, 1, self.pseudo_inputs.shape[1])]
 
     def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
         w = tf.convert_to_tensor(self.pseudo_inputs)
