@@ -18,7 +18,8 @@ WITHOUT_TENSORFLOW = {"settings", "data", "linear", "cli", "registry", "registri
 PLAIN = {"errors", "files", "say"}
 MAY_IMPORT = {
     # the library, in the order of the data
-    "vae_cf_tf": {"data", "evaluation", "linear", "models", "settings"},  # its public names
+    "vae_cf_tf": {"data", "evaluation", "linear", "models", "recommender", "settings", "version"},  # its public names
+    "version": set(),
     "errors": set(),
     "say": set(),
     "files": {"errors"},
@@ -34,12 +35,14 @@ MAY_IMPORT = {
     "runs": {"data", "evaluation", "models", "registries", "settings"} | PLAIN,
     "training": {"data", "evaluation", "machine", "models", "runs", "settings"} | PLAIN,
     # the commands
-    "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "vae_cf_tf"} | PLAIN,
+    "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
     "trainers": {
         *("cli", "data", "evaluation", "linear", "machine", "models", "registries", "runs", "settings", "training"),
-        *("export", "vae_cf_tf"),
+        *("export", "version"),
     }
     | PLAIN,
+    # Python's way to all of it
+    "recommender": {"cli", "data", "evaluation", "export", "runs", "settings", "trainers", "training"} | PLAIN,
 }
 
 

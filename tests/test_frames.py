@@ -106,7 +106,7 @@ def test_titles_come_from_a_mapping_or_a_frame():
 
 
 def test_ids_of_a_request_are_text_as_the_readers_make_it():
-    assert frames.id_texts([7, np.int64(8), 9.0, np.float32(3), " a ", b"b", True]) == "7 8 9 3 a b True".split()
+    assert frames.id_texts([7, np.int64(8), 9.0, np.float32(3), " a ", b"b"]) == ["7", "8", "9", "3", "a", "b"]
     assert frames.id_texts(["10.0", 3]) == ["10", "3"]
     assert frames.id_texts(["10.0", "a"]) == ["10.0", "a"]  # no column of whole numbers
     for value, message in ((None, "missing"), (float("nan"), "missing"), (pd.NA, "missing"), (2.5, "not whole|2.5")):

@@ -41,7 +41,7 @@ def train(
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
       KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
-    can_redraw = sys.stdout.isatty() or "ipykernel" in sys.modules  # a terminal or a notebook
+    can_redraw = sys.stdout.isatty() or bool(sys.modules.get("ipykernel"))  # a terminal or a notebook
     model_settings, options, users = settings.model, settings.training, split.train.shape[0]
     if starts_from_users(model_settings) and model_settings.pseudo_inputs > users:
         say(

@@ -48,7 +48,9 @@ def read(frame: Any, options: ReaderOptions = _DEFAULT, say: Say = silent) -> In
 
 
 def id_columns(frame: Any, options: ReaderOptions = _DEFAULT) -> tuple[list[str], list[str]]:
-    """User and item ids of a frame, as text, a row each."""
+    """User and item ids of a frame, as text, a row each; a frame may be empty."""
+    if not _table(frame).num_rows:
+        return [], []
     log = read(frame, options)
     return log.user_ids[log.users].tolist(), log.item_ids[log.items].tolist()
 
@@ -95,7 +97,7 @@ def _id_text(value: Any) -> str:
             raise UserError(
                 f"An id is a number that is not whole. Received: {value!r}. Numbers are ids if they are whole."
             )
-        return str(int(value))
+        return str(int(float(value)))
     return str(value)
 
 
