@@ -103,7 +103,7 @@ def _id_text(value: Any) -> str:
 
 def _named(frame: Any) -> str:
     """What messages call a frame."""
-    return f"The {type(frame).__module__.partition('.')[0]} {type(frame).__name__}"
+    return f"the {type(frame).__module__.partition('.')[0]} {type(frame).__name__}"
 
 
 def _table(frame: Any) -> pa.Table:

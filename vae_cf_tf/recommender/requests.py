@@ -9,6 +9,8 @@ import pandas as pd
 from vae_cf_tf.data import frames
 from vae_cf_tf.errors import UserError
 
+CELLS = 1 << 22
+"""Scores and ids of a request, at most: some 100 MB."""
 _LISTS = (list, tuple, set, frozenset, np.ndarray, pd.Series, pd.Index)
 
 
@@ -66,8 +68,8 @@ def padded(lists: Sequence[Sequence[str]]) -> np.ndarray:
     return table
 
 
-def blocks(inputs: Mapping[str, Sequence[Any]], rows: int, scores: int, cells: int = 1 << 22) -> Iterator[slice]:
-    """Slices of the rows, so that neither the scores nor the padded ids of a request are more than `cells`.
+def blocks(inputs: Mapping[str, Sequence[Any]], rows: int, scores: int) -> Iterator[slice]:
+    """Slices of the rows, so that the scores and the padded ids of a request are no more than CELLS.
 
     Args:
       inputs: by name a list of ids, or a single value, for each row.
@@ -75,7 +77,7 @@ def blocks(inputs: Mapping[str, Sequence[Any]], rows: int, scores: int, cells: i
       scores: numbers that the answer to a row takes.
     """
     width = scores + sum(max((len(v) for v in values if isinstance(v, list)), default=0) for values in inputs.values())
-    at_once = max(1, cells // width)
+    at_once = max(1, CELLS // width)
     yield from (slice(start, start + at_once) for start in range(0, rows, at_once))
 
 
