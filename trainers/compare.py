@@ -86,16 +86,16 @@ def table(compared: Json) -> str:
     names = _names(compared)
     width = max(map(len, names))
     lines = [f"{compared['users']:,} {compared['part']} users.", ""]
-    lines.append(" " * width + "".join(f"{name:>30}" for name in METRICS))
+    lines.append(" " * width + "".join(f"{name:>38}" for name in METRICS))
     for name, run in zip(names, compared["runs"], strict=True):
         cells = [f"{run['metrics'][metric]:.4f}" + _written(run["difference"], metric) for metric in METRICS]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>30}" for cell in cells))
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>38}" for cell in cells))
     return "\n".join([*lines, "", _NOTE])
 
 
 def _written(difference: Json | None, metric: str) -> str:
     if difference is None:
-        return " " * 23
+        return " " * 27
     d = difference[metric]
     return f" {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]".replace("-", "−")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
 import tempfile
@@ -115,7 +116,7 @@ class Recommender:
             given = frozenset()  # they have done their work
             settings = settings.replaced(workdir=str(self._temporary_for(memory).path))
         workdir = self._workdir = Workdir(settings.run.workdir)
-        with _resumable(workdir), workdir.locked():
+        with _resumable(workdir), _without_retracing_warnings(), workdir.locked():
             say(summary.settings_line(settings))
             split = claim.prepared_split(settings, workdir, given, say, memory)
             if self._titles is not None:
@@ -389,6 +390,18 @@ def _resumable(workdir: Workdir) -> Iterator[None]:
         if workdir.checkpoint.exists():
             where = f"goes on after epoch {len(checkpoints.read_meta(workdir.checkpoint)['rows'])}"
         raise KeyboardInterrupt(f"fit on the same data {where}.") from None
+
+
+@contextlib.contextmanager
+def _without_retracing_warnings() -> Iterator[None]:
+    """Within, TensorFlow does not warn that functions are traced anew: each fit has a model of its own."""
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _preset(name: str) -> dict[str, Any]:
