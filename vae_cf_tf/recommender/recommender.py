@@ -377,7 +377,8 @@ def _table(labels: list[Any], answers: list[list[tuple[str, Any]]], model: "serv
         for label, answer in zip(labels, answers, strict=True)
         for rank, (item, number) in enumerate(answer)
     ]
-    return pd.DataFrame(rows, columns=["row", "rank", "item_id", "title", of])
+    table = pd.DataFrame(rows, columns=["row", "rank", "item_id", "title", of])
+    return table.astype({"rank": int, of: float})  # also of no row
 
 
 @contextlib.contextmanager
