@@ -1,4 +1,4 @@
-"""Users with a similar taste: `python examples/embedding.py MODEL LOG USER`.
+"""Users with a similar taste: `python -m examples.embedding MODEL LOG USER`.
 
 MODEL is a run's workdir or an exported model, LOG what `--data` takes. The embedding of a user is the posterior mean of
 the latent variables, given the user's items. Two users are near where the cosine of their embeddings is large.
