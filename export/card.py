@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import vae_cf_tf
 from export import versions
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.version import VERSION
 
 NAME = "model_card.json"
 _HISTORIES = (
@@ -33,7 +33,7 @@ def write(
     """
     sizes = {str(p.relative_to(version)): p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
     card = {
-        "package": f"vae_cf_tf {vae_cf_tf.__version__}",
+        "package": f"vae_cf_tf {VERSION}",
         "items": len(item_ids),
         "first_items": item_ids[:3],
         "signatures": signatures,

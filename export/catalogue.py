@@ -7,10 +7,15 @@ from vae_cf_tf.errors import UserError
 
 def item_ids(version: Path) -> frozenset[str]:
     """The item ids of a version's catalogue."""
+    return frozenset(in_order(version))
+
+
+def in_order(version: Path) -> list[str]:
+    """The item ids of a version's catalogue: that of each column of `scores`."""
     path = version / "assets" / "item_ids.txt"
     try:
         with open(path, encoding="utf-8", newline="\n") as file:  # an id may hold any other line separator
-            return frozenset(line.rstrip("\n") for line in file)
+            return [line.rstrip("\n") for line in file]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read. Give a SavedModel that export.main wrote.") from error
 

@@ -20,7 +20,8 @@ WITHOUT_TENSORFLOW = {"settings", "data", "linear", "cli", "registry", "registri
 PLAIN = {"errors", "files", "say"}
 MAY_IMPORT = {
     # the library, in the order of the data
-    "vae_cf_tf": {"data", "errors", "evaluation", "models", "settings", "training"},  # its public names
+    "vae_cf_tf": {"data", "errors", "evaluation", "models", "recommender", "settings", "training", "version"},
+    "version": set(),
     "errors": set(),
     "say": set(),
     "files": {"errors"},
@@ -37,12 +38,14 @@ MAY_IMPORT = {
     "training": {"data", "evaluation", "machine", "models", "runs", "settings"} | PLAIN,
     "saving": {"models", "registries", "training"},
     # the commands
-    "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "vae_cf_tf"} | PLAIN,
+    "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
     "trainers": {
         *("cli", "data", "evaluation", "linear", "machine", "models", "registries", "runs", "settings", "training"),
-        *("export", "vae_cf_tf"),
+        *("export", "version"),
     }
     | PLAIN,
+    # Python's way to all of it
+    "recommender": {"cli", "data", "evaluation", "export", "runs", "settings", "trainers", "training"} | PLAIN,
 }
 
 

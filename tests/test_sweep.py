@@ -17,7 +17,7 @@ from conftest import EVCF, ROOT, synthetic_events
 from typed import here, mistake, process
 
 from trainers.sweep import output, plans, results, scheduling
-from trainers.sweep.runs import FINISHED, PER_USER, SHARED, SweepRun, all_runs, of_results
+from trainers.sweep.runs import FINISHED, SHARED, SweepRun, all_runs, of_results
 from vae_cf_tf import files
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.runs.workdir import Workdir
@@ -115,7 +115,11 @@ def test_each_configuration_is_run_with_the_first_seed_before_any_with_the_next(
 def finish(run: SweepRun, values: dict[str, np.ndarray]) -> None:
     """Writes what a finished run leaves."""
     run.folder.mkdir(parents=True)
-    np.savez(run.folder / PER_USER, **values)
+    per_user: dict[str, dict[str, np.ndarray]] = {}
+    for name, of_users in values.items():
+        part, metric = name.split("/")
+        per_user.setdefault(part, {})[metric] = of_users
+    Workdir(run.folder).write_users(per_user, dict.fromkeys(per_user, np.arange(50)), "weights")
     (run.folder / "metrics.json").write_text('{"best_epoch": 2, "epochs": 3}')
     done = {"settings": of_results(run.settings), "seconds": 1.0}
     (run.folder / FINISHED).write_text(json.dumps(done))

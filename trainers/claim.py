@@ -1,8 +1,10 @@
 """What the main job does before TensorFlow is needed: the settings and the data of a workdir, checked."""
 
 from vae_cf_tf.data import source
-from vae_cf_tf.data.load import load_split
+from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.load import load_split, split_of
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
@@ -10,7 +12,9 @@ from vae_cf_tf.settings import Settings
 from vae_cf_tf.training import warm_start
 
 
-def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], say: Say) -> Split:
+def prepared_split(
+    settings: Settings, workdir: Workdir, given: frozenset[str], say: Say, data: Interactions | Split | None = None
+) -> Split:
     """The workdir's split; at the first start, that of the data, which is then kept there.
 
     Args:
@@ -18,18 +22,24 @@ def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], 
       workdir: locked by this process.
       given: the settings that the user named.
       say: receives the lines that a person reads.
+      data: in place of what the settings name, data from memory.
 
     Raises:
       UserError: bad data, or a workdir of other settings.
     """
     workdir.check_settings(settings)
-    workdir.check_data(settings)
+    split = None if data is None else split_of(data, settings, say, given)
+    if split is None:
+        workdir.check_data(settings)
     warm_start.check(settings, workdir)
     if workdir.has_split():
-        split = workdir.split()
+        stored = workdir.split()
+        if split is not None and split.fingerprint() != stored.fingerprint():
+            raise UserError(f"{workdir.path} was trained on other data. Give another workdir for the data of today.")
+        split = stored
     else:
-        described = source.describe(settings.data)
-        split = load_split(settings, say, given)
+        described = source.describe(settings.data) if split is None else source.of_memory(split)
+        split = split or load_split(settings, say, given)
         metrics.check_catalogue(len(split.item_ids))
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)

@@ -23,6 +23,7 @@ COMMANDS = {
     "recommend": Command("export.client", "Asks a TensorFlow Serving server for recommendations."),
     "report": Command("trainers.report", "Writes a page that shows a finished run."),
     "sweep": Command("trainers.sweep", "Trains one model for each point of a grid, and tabulates them."),
+    "compare": Command("trainers.compare", "Compares finished runs on the same users, with intervals."),
     "prepare": Command("trainers.prepare", "Splits a log once, as a folder that any run can read."),
     "benchmark": Command("trainers.benchmark", "Times training steps against what the machine can do."),
     "inspect": Command("export.inspect", "Prints the card of an exported model."),

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-import vae_cf_tf
 from trainers.train import TrainingLog
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import PARTS, Split
@@ -21,6 +20,7 @@ from vae_cf_tf.runs import checkpoints, loading
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import EvaluationSettings, Settings
+from vae_cf_tf.version import VERSION
 
 Figures = dict[str, Any]
 """What a file holds of a model: by part and metric, mean and standard error."""
@@ -45,7 +45,7 @@ def evaluate(
     say: Say,
 ) -> Evaluation:
     """Puts the item–item model beside the network, where the settings have one, judges both together, and writes
-    metrics.json.
+    users.parquet and metrics.json.
 
     Args:
       network: with the weights of the best epoch.
@@ -78,7 +78,7 @@ def evaluate(
         **chosen,
         "epochs": len(log.rows),
         "finished": before.get("finished") or datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": before.get("versions") or {"vae_cf_tf": vae_cf_tf.__version__, "tensorflow": tf.__version__},
+        "versions": before.get("versions") or {"vae_cf_tf": VERSION, "tensorflow": tf.__version__},
         "seconds_per_epoch": seconds,
         "users_per_second": split.train.shape[0] * settings.training.passes / seconds,
         "peak_rss_mb": peak_rss_mb,
@@ -87,6 +87,7 @@ def evaluate(
         "model_id": model_id,
         "config": settings.flat(),
     }
+    workdir.write_users(per_user, {part: getattr(split, part).users_with_targets() for part in PARTS}, model_id)
     workdir.write_metrics(values)
     return Evaluation(model, per_user, values, rank)
 

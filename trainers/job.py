@@ -6,7 +6,7 @@ from typing import Any
 from export import card, versions
 from export.savedmodel import TOP_K, WEIGHTS, export_model, facts_of_run
 from trainers import summary
-from trainers.evaluate import evaluate, evaluate_baselines
+from trainers.evaluate import Evaluation, evaluate, evaluate_baselines
 from trainers.train import train
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.runs.workdir import Workdir
@@ -29,10 +29,7 @@ def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[st
     """
     export_dir = Path(settings.run.export_dir or workdir.path / "export")
     versions.check_place(export_dir)
-    # Baselines come first, while no model shares the memory.
-    baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
-    network, log = train(settings, workdir, split, say)
-    evaluation = evaluate(network, settings, workdir, split, log, baselines, say)
+    evaluation = trained(settings, workdir, split, say)
     values = evaluation.values
     facts = facts_of_run(settings, split, values["model_id"], values["best_epoch"], values)
     # A finished run is exported once.
@@ -43,3 +40,15 @@ def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[st
     say(summary.examples(split, evaluation.rank))
     say(f"Checkpoint: {workdir.best}\nSavedModel: {version}")
     return values
+
+
+def trained(settings: Settings, workdir: Workdir, split: Split, say: Say, verbose: int = 1) -> Evaluation:
+    """Does the main job but for the export: baselines, training, evaluation. Arguments and errors as `run`.
+
+    Args:
+      verbose: of `trainers.train.train`.
+    """
+    # Baselines come first, while no model shares the memory.
+    baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
+    network, log = train(settings, workdir, split, say, verbose)
+    return evaluate(network, settings, workdir, split, log, baselines, say)

@@ -26,7 +26,9 @@ class TrainingLog(NamedTuple):
     peak_rss_mb: float
 
 
-def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple[Autoencoder, TrainingLog]:
+def train(
+    settings: Settings, workdir: Workdir, split: Split, say: Say, verbose: int = 1
+) -> tuple[Autoencoder, TrainingLog]:
     """Trains the network from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
 
     Args:
@@ -34,11 +36,13 @@ def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple
       workdir: receives checkpoints and history.csv.
       split: its training users learn, its validation users decide which epoch is best.
       say: receives the lines that a person reads.
+      verbose: 0 shows no progress, 1 a bar that redraws itself where the output can, 2 a line an epoch.
 
     Raises:
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
       KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
+    can_redraw = sys.stdout.isatty() or bool(sys.modules.get("ipykernel"))  # a terminal or a notebook
     model_settings, options, users = settings.model, settings.training, split.train.shape[0]
     if starts_from_users(model_settings) and model_settings.pseudo_inputs > users:
         say(
@@ -72,7 +76,7 @@ def train(settings: Settings, workdir: Workdir, split: Split, say: Say) -> tuple
                 epochs=options.epochs,
                 initial_epoch=checkpoint.epochs_done,
                 steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
-                verbose=1 if sys.stdout.isatty() else 2,  # a bar that redraws itself, or a line an epoch
+                verbose=verbose if verbose != 1 or can_redraw else 2,
                 callbacks=[
                     StopOnNaN(),
                     validate,

@@ -11,6 +11,8 @@ Examples:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vae_cf_tf import version
+
 if TYPE_CHECKING:
     from vae_cf_tf.data.formats import read as load
     from vae_cf_tf.data.interactions import Interactions
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
     from vae_cf_tf.errors import UserError
     from vae_cf_tf.models.batches import ragged
     from vae_cf_tf.models.build import build
+    from vae_cf_tf.recommender.recommender import Recommender
     from vae_cf_tf.settings import ModelSettings, Settings, SplitSettings, TrainingSettings
     from vae_cf_tf.training.compiling import compile_for
 
-__version__ = "0.2.0"
+__version__ = version.VERSION
 __all__ = [
     "Interactions",
     "ModelSettings",
+    "Recommender",
     "Settings",
     "Split",
     "SplitSettings",
@@ -40,6 +44,7 @@ __all__ = [
 _PLACES = {
     "Interactions": "vae_cf_tf.data.interactions:Interactions",
     "ModelSettings": "vae_cf_tf.settings:ModelSettings",
+    "Recommender": "vae_cf_tf.recommender.recommender:Recommender",
     "Settings": "vae_cf_tf.settings:Settings",
     "Split": "vae_cf_tf.data.split:Split",
     "SplitSettings": "vae_cf_tf.settings:SplitSettings",

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from trainers.sweep.plans import Configuration, reference_of
-from trainers.sweep.runs import PER_USER, SweepRun
+from trainers.sweep.runs import SweepRun
 from vae_cf_tf.evaluation import significance
 from vae_cf_tf.evaluation.metrics import MAIN
+from vae_cf_tf.runs.workdir import PerUser, Workdir
 from vae_cf_tf.settings.flagfiles import as_flags
 
 METRICS, DECIDES = (MAIN, "recall@20", "recall@50"), MAIN
-PerUser = dict[str, dict[str, np.ndarray]]
-"""By part and metric: float64 [users]."""
 
 
 def collect(
@@ -108,8 +107,8 @@ def _differences(
 
 
 def _per_user(run: SweepRun, parts: Sequence[str]) -> PerUser:
-    with np.load(run.folder / PER_USER) as archive:
-        return {part: {m: archive[f"{part}/{m}"] for m in METRICS} for part in parts}
+    values = Workdir(run.folder).read_users()
+    return {part: {m: values[part][m] for m in METRICS} for part in parts}
 
 
 def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:

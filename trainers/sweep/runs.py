@@ -20,7 +20,6 @@ from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
 
-PER_USER = "per_user.npz"  # "part/metric": float64 [users with targets]
 FINISHED = "finished.json"  # written last: the settings, and what the run took
 SHARED = (SPLIT_FILE, "source.json", "baselines.json")
 """Files that are the same in all runs of a sweep. Each run has a hard link to the sweep's own."""
@@ -45,7 +44,7 @@ class SweepRun:
         """How long the finished run took; None for one that is not finished."""
         try:
             done = json.loads((self.folder / FINISHED).read_text())
-            same = done["settings"] == of_results(self.settings) and (self.folder / PER_USER).exists()
+            same = done["settings"] == of_results(self.settings) and Workdir(self.folder).users.exists()
             return float(done["seconds"]) if same else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -1,14 +1,10 @@
-"""Training and evaluation of one run of a sweep, and the figures of each held-out user."""
+"""Training and evaluation of one run of a sweep."""
 
 import time
 
-import numpy as np
-
-from trainers.evaluate import evaluate, evaluate_baselines
-from trainers.sweep.runs import FINISHED, PER_USER, of_results
-from trainers.train import train
+from trainers import job
+from trainers.sweep.runs import FINISHED, of_results
 from vae_cf_tf.data.split import Split
-from vae_cf_tf.files import written_aside
 from vae_cf_tf.runs.workdir import Workdir, write_json
 from vae_cf_tf.say import print_line
 from vae_cf_tf.settings import Settings
@@ -24,12 +20,7 @@ def train_one(settings: Settings, workdir: Workdir, split: Split, keep: str) -> 
       keep: what stays of it: "results", "weights" or "all".
     """
     started = time.monotonic()
-    baselines = evaluate_baselines(settings.evaluation, workdir, split, print_line)
-    network, log = train(settings, workdir, split, print_line)
-    evaluation = evaluate(network, settings, workdir, split, log, baselines, print_line)
-    values = {f"{part}/{name}": v for part, figures in evaluation.per_user.items() for name, v in figures.items()}
-    with written_aside(workdir.path / PER_USER) as aside, open(aside, "wb") as f:
-        np.savez(f, allow_pickle=False, **values)
+    job.trained(settings, workdir, split, print_line)
     if keep != "all":  # the checkpoints of a hundred runs fill a disk
         workdir.checkpoint.unlink(missing_ok=True)
     if keep == "results":

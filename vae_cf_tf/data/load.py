@@ -23,7 +23,11 @@ def load_split(settings: Settings, say: Say, given: Collection[str] = frozenset(
 
     Raises: UserError for data that cannot be read or split, and for a threshold given for data without ratings.
     """
-    data = read_log(settings, say)
+    return split_of(read_log(settings, say), settings, say, given)
+
+
+def split_of(data: Interactions | Split, settings: Settings, say: Say, given: Collection[str] = frozenset()) -> Split:
+    """Splits data that is read. Arguments and errors as `load_split`."""
     if isinstance(data, Split):
         if unused := [f"--{name}" for name in names("split") if name in given]:
             say(f"The data is split already: {', '.join(unused)} change{'s'[: len(unused) == 1]} nothing.")

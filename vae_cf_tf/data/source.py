@@ -7,6 +7,7 @@ from typing import Any
 
 from vae_cf_tf.data.download import DATASETS
 from vae_cf_tf.data.formats import source_files
+from vae_cf_tf.data.split import Split
 from vae_cf_tf.data.synthetic import EMBEDDED
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
@@ -26,6 +27,11 @@ def describe(settings: DataSettings) -> dict[str, Any]:
         "files": [_entry(path, root) for path, root in files],
         "content": _content(settings, [path for path, _ in files]),
     }
+
+
+def of_memory(split: Split) -> dict[str, Any]:
+    """As `describe`, for data that came from memory and not from files."""
+    return {"name": "data from memory", "files": [], "content": f"split:{split.fingerprint()}"}
 
 
 def difference(stored: Mapping[str, Any], settings: DataSettings, moved: bool = False) -> str | None:

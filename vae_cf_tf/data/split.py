@@ -35,9 +35,13 @@ class HeldOut:
     fold_in: sparse.csr_matrix  # [users, items], float32 ones
     target: sparse.csr_matrix  # likewise; empty rows for users without targets
 
+    def users_with_targets(self) -> np.ndarray:
+        """Rows of the users whom metrics judge, int [users with targets], ascending."""
+        return np.flatnonzero(np.diff(self.target.indptr))
+
     def with_targets(self) -> "HeldOut":
         """The users who have targets, in order: those whom metrics judge."""
-        some = np.flatnonzero(np.diff(self.target.indptr))
+        some = self.users_with_targets()
         return HeldOut(self.fold_in[some], self.target[some])
 
 

@@ -14,7 +14,7 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
 _NAMES = ("movies.csv", "movies.dat", "u.item", "movie_titles.txt", "movie_titles.csv")
-_TITLE_COLUMNS = ("title", "name", "movietitle", "itemtitle", "itemname", "booktitle")
+TITLE_COLUMNS = ("title", "name", "movietitle", "itemtitle", "itemname", "booktitle")
 
 
 def beside(folder: Path, item_ids: Sequence[str] | np.ndarray, say: Say) -> dict[str, str]:
@@ -89,7 +89,7 @@ def read_titles(path: Path) -> dict[str, str]:
         except csv.Error as e:
             raise UserError(f"{path}: no item titles can be read from it ({e}); give a CSV or TSV: id, title") from e
         names = ["".join(c for c in name.lower() if c.isalpha()) for name in (rows[0] if rows else [])]
-        named = [names.index(name) for name in _TITLE_COLUMNS if name in names]
+        named = [names.index(name) for name in TITLE_COLUMNS if name in names]
         if named:
             title, rows = named[0], rows[1:]
     rows = [row for row in rows if len(row) > title and row[0].strip()]

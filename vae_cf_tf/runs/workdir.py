@@ -5,9 +5,14 @@ import csv
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vae_cf_tf import files
 from vae_cf_tf.data import source
@@ -18,6 +23,9 @@ from vae_cf_tf.files import written_aside
 from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings import EvaluationSettings, Settings
 from vae_cf_tf.settings.settings import OldVersion, written
+
+PerUser = dict[str, dict[str, np.ndarray]]
+"""By part and metric: float64 [users with targets]."""
 
 
 class Workdir:
@@ -37,6 +45,7 @@ class Workdir:
         self.item_item = self.path / "item_path.npz"  # the item–item model beside it, where the settings have one
         self.history = self.path / "history.csv"
         self.metrics = self.path / "metrics.json"
+        self.users = self.path / "users.parquet"  # the metrics of each held-out user
         self.baselines = self.path / "baselines.json"
         self.tensorboard = self.path / "tensorboard"
 
@@ -193,6 +202,44 @@ class Workdir:
 
     def write_metrics(self, values: dict[str, Any]) -> None:
         write_json(self.metrics, values)
+
+    def write_users(self, per_user: PerUser, users: Mapping[str, np.ndarray], model_id: str) -> None:
+        """Writes users.parquet: a row for each held-out user with targets.
+
+        Args:
+          per_user: their metrics.
+          users: by part, int [users with targets]: the row of each user in that part of the split.
+          model_id: identity of the weights.
+        """
+        columns = {"part": np.repeat(list(per_user), [len(users[part]) for part in per_user])}
+        columns["user"] = np.concatenate([users[part] for part in per_user])
+        for name in next(iter(per_user.values())):
+            columns[name] = np.concatenate([values[name] for values in per_user.values()])
+        table = pa.table(columns).replace_schema_metadata({"model_id": model_id})
+        with written_aside(self.users) as aside:
+            pq.write_table(table, aside)
+
+    def read_users(self, model_id: str | None = None) -> PerUser:
+        """The metrics of each held-out user, in the order of the split.
+
+        Args:
+          model_id: identity of the weights that they should be of; None: of any.
+
+        Raises:
+          UserError: the file is missing, damaged or made for other weights.
+        """
+        try:
+            table = pq.read_table(self.users)
+            if model_id and (table.schema.metadata or {}).get(b"model_id") != model_id.encode():
+                raise ValueError("it was made for other weights")
+            names = [name for name in table.column_names if name not in ("part", "user")]
+            parts = {part: table.filter(pc.equal(table["part"], part)) for part in PARTS}
+            return {part: {name: rows[name].to_numpy() for name in names} for part, rows in parts.items()}
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise UserError(
+                f"{self.users} cannot be read ({' '.join(str(error).split())[:160]}). Start trainers.main again with "
+                "the same settings; it is written anew."
+            ) from error
 
 
 _BY_CONTENT = ("data", "dataset", "warm_start")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import numbers
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -171,6 +173,23 @@ def parsed(name: str, text: str) -> Any:
     except ValueError as error:
         number = "a whole number" if kind is int else "a number"
         raise UserError(f"--{name} takes {number}. Received: {text!r}.") from error
+
+
+def typed(name: str, value: Any) -> Any:
+    """The value of the setting `name` that Python code gives: text as a flag takes it, numbers also NumPy's, and paths.
+
+    Raises:
+      UserError: there is no such setting, or it takes another kind of value.
+    """
+    kind: type = type(field_of(name).default)
+    if isinstance(value, str):
+        return parsed(name, value)
+    if isinstance(value, os.PathLike) and facts_of(field_of(name)).is_path:
+        return os.fspath(value)
+    if kind is not str and isinstance(value, numbers.Real) and not isinstance(value, bool) and kind(value) == value:
+        return kind(value)
+    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
+    raise UserError(f"--{name} takes {wanted}. Received: {value!r}.")
 
 
 def parsed_pairs(text: str, what: str = "setting") -> dict[str, Any]:

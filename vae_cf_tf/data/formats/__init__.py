@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from vae_cf_tf.data import titles
+from vae_cf_tf.data import frames, titles
 from vae_cf_tf.data.events import BadEvent, NoEvents
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.delimited import Delimited
@@ -49,11 +50,11 @@ def register(format: Format) -> None:
     FORMATS.insert(0, format)
 
 
-def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Interactions | Split:
+def read(path: Any, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Interactions | Split:
     """Reads a data set.
 
     Args:
-        path: a file or a folder in one of the forms that docs/data.md lists.
+        path: a file or a folder in one of the forms that docs/data.md lists; or a data frame, see `frames.read`.
         say: is told which files are read, and what is taken from them.
 
     Returns: a Split where `path` is a folder that is split already, otherwise Interactions.
@@ -67,6 +68,10 @@ def read(path: str, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
         >>> log.user_ids.tolist(), log.item_ids[log.items].tolist()
         (['ana', 'bo'], ['7', '7', '12'])
     """
+    if frames.is_frame(path):
+        log = frames.read(path, options, say)
+        found = titles.read_matching(Path(options.item_titles), log.item_ids) if options.item_titles else {}
+        return replace(log, titles=found)
     format, files, folder = _found(path, options)
     name = files[0] if len(files) == 1 else path
     try:

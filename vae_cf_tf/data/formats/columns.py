@@ -86,7 +86,7 @@ def matches(names: Sequence[str], options: ReaderOptions) -> dict[str, list[int]
     return found
 
 
-def columns_of(path: Path, names: Sequence[str], options: ReaderOptions) -> Columns:
+def columns_of(path: Path | str, names: Sequence[str], options: ReaderOptions) -> Columns:
     """The columns, by the options' names or by the usual ones.
 
     Raises: UserError for a column that is missing, or of which there are two, or that would be two things.

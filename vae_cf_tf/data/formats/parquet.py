@@ -1,6 +1,6 @@
 """Parquet files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,13 +33,23 @@ class Parquet(Format):
         say(f"Reading {path}: {columns.told(options.threshold)}")
         ids = [columns.names[columns.user], columns.names[columns.item]]
         rating = [] if columns.rating is None else [columns.names[columns.rating]]
-        log, rows = EventLog(columns.ids), 0
         with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
-            for batch in file.iter_batches(batch_size=_ROWS, columns=ids + rating):
-                ratings = [_numbers(batch.column(name), rows) for name in rating]
-                log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
-                rows += len(batch)
-            return log.interactions()
+            return read_batches(file.iter_batches(batch_size=_ROWS, columns=ids + rating), columns)
+
+
+def read_batches(batches: Iterable[pa.RecordBatch], columns: Columns) -> Interactions:
+    """The log in Arrow batches that have these columns.
+
+    Raises: as `EventLog` does.
+    """
+    ids = [columns.names[columns.user], columns.names[columns.item]]
+    rating = [] if columns.rating is None else [columns.names[columns.rating]]
+    log, rows = EventLog(columns.ids), 0
+    for batch in batches:
+        ratings = [_numbers(batch.column(name), rows) for name in rating]
+        log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
+        rows += len(batch)
+    return log.interactions()
 
 
 def _columns(path: Path, options: ReaderOptions) -> Columns:
@@ -49,6 +59,11 @@ def _columns(path: Path, options: ReaderOptions) -> Columns:
             raise UserError(f"{path} is not a Parquet file; name it .csv or .tsv if it is text")
     with user_errors(path):
         schema = pa.parquet.read_schema(path)
+    return columns_in(path, schema, options)
+
+
+def columns_in(path: Path | str, schema: pa.Schema, options: ReaderOptions) -> Columns:
+    """The columns of a table, which messages call `path`. Raises UserError for one that is missing or of no use."""
     columns = columns_of(path, schema.names, options)
     for index in (columns.user, columns.item):
         if not _is_id(schema.field(index).type):

@@ -1,0 +1,1 @@
+"""A recommender in three lines of Python, on top of everything else."""
