@@ -15,3 +15,4 @@ class Interactions:
     item_ids: np.ndarray  # str objects [items], likewise
     ratings: np.ndarray | None = None  # float32 [events], None where the log has no rating: every event counts
     titles: dict[str, str] = field(default_factory=dict)  # item id -> title, {} where unknown
+    times: np.ndarray | None = None  # float64 [events], seconds since 1970, None where they are not known

@@ -52,4 +52,6 @@ def reader_options(settings: Settings) -> formats.ReaderOptions:
         rating_column=settings.data.rating_column,
         item_titles=settings.data.item_titles,
         threshold=settings.split.threshold,
+        timestamp_column=settings.data.timestamp_column,
+        needs_times=settings.split.needs_times,
     )

@@ -1,6 +1,7 @@
 """CSV, TSV and other text with a header line, plain or gzipped."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,9 @@ from vae_cf_tf.data.events import TEXT, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns, columns_of, matches
 from vae_cf_tf.data.interactions import Interactions
-from vae_cf_tf.data.tables import Table
+from vae_cf_tf.data.tables import Table, read_tables
+from vae_cf_tf.data.times import is_number, time_fault
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
 _SEPARATORS = ("\t", ",", ";", "|", "::")
@@ -25,8 +28,9 @@ class Delimited(Format):
 
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
         table, columns = _open(files[0], options)
+        columns = with_kind_of_time(table, columns, options)
         say(f"Reading {table.path}: {columns.told(options.threshold)}")
-        return read_table(table, columns)
+        return read_log([table], columns, options, say)
 
 
 def _open(path: Path, options: ReaderOptions) -> tuple[Table, Columns]:
@@ -38,16 +42,58 @@ def _open(path: Path, options: ReaderOptions) -> tuple[Table, Columns]:
     return table, columns_of(path, table.first, options)
 
 
-def read_table(table: Table, columns: Columns) -> Interactions:
-    """Reads the table's columns. Raises UserError that names the first line that is wrong."""
+def with_kind_of_time(table: Table, columns: Columns, options: ReaderOptions) -> Columns:
+    """The columns with what the first record tells of the times.
+
+    Numbers are always read: they cost little. Text, which takes as long as all other columns together, is read only
+    where the options ask for times.
+
+    Raises: UserError where times are needed and those of a usual name are none.
+    """
+    if columns.time is None:
+        return columns
+    sample = table.sample()
+    field = sample[columns.time] if columns.time < len(sample) else "0"
+    if is_number(field):
+        return columns
+    if not (options.timestamp_column or options.needs_times):
+        return replace(columns, time=None)
+    if not options.timestamp_column and (wrong := time_fault(field, is_text=True)):
+        name = columns.names[columns.time].strip()
+        raise UserError(f"{table.path}: column {name}: {wrong}; name the column of times with --timestamp_column")
+    return replace(columns, time_is_text=True)
+
+
+def read_log(tables: Sequence[Table], columns: Columns, options: ReaderOptions, say: Say) -> Interactions:
+    """Reads the columns of the parts of one table.
+
+    Times that nobody asked for and that cannot be read are left out, with a line that says so.
+
+    Raises: UserError that names the first line that is wrong.
+    """
+    try:
+        return _read(tables, columns)
+    except UserError as e:
+        if columns.time is None or options.timestamp_column or options.needs_times:
+            raise
+        data = _read(tables, replace(columns, time=None))
+        say(f"The times are left out: {e}")
+        return data
+
+
+def _read(tables: Sequence[Table], columns: Columns) -> Interactions:
     types = {columns.user: TEXT, columns.item: TEXT}
     if columns.rating is not None:
         types[columns.rating] = pa.float32()
+    if columns.time is not None:
+        types[columns.time] = TEXT if columns.time_is_text else pa.float64()
 
     def build(blocks) -> Interactions:
         log = EventLog(columns.ids, in_order=True)
         for block in blocks:
-            log.add(*block)
+            found = dict(zip(types, block, strict=True))
+            ratings, times = (None if i is None else found[i] for i in (columns.rating, columns.time))
+            log.add(found[columns.user], found[columns.item], ratings, times)
         return log.interactions()
 
-    return table.read(types, columns, build)
+    return read_tables(tables, types, columns, build)

@@ -1,6 +1,8 @@
 """Parquet files."""
 
+import bisect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns, columns_of
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import number_fault, user_errors
+from vae_cf_tf.data.times import is_time
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
@@ -28,18 +31,36 @@ class Parquet(Format):
             return f.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
 
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
-        [path] = files
-        columns = _columns(path, options)
-        say(f"Reading {path}: {columns.told(options.threshold)}")
-        ids = [columns.names[columns.user], columns.names[columns.item]]
-        rating = [] if columns.rating is None else [columns.names[columns.rating]]
-        log, rows = EventLog(columns.ids), 0
-        with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
-            for batch in file.iter_batches(batch_size=_ROWS, columns=ids + rating):
-                ratings = [_numbers(batch.column(name), rows) for name in rating]
-                log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
-                rows += len(batch)
-            return log.interactions()
+        columns = _columns(files[0], options)
+        say(f"Reading {files[0]}: {columns.told(options.threshold)}")
+        try:
+            return _read(files, columns)
+        except UserError as e:
+            if columns.time is None or options.timestamp_column or options.needs_times:
+                raise
+            data = _read(files, replace(columns, time=None))
+            say(f"The times are left out: {e}")
+            return data
+
+
+def _read(files: Sequence[Path], columns: Columns) -> Interactions:
+    """Reads the columns of the parts of one table. Raises UserError that names the first row that is wrong."""
+    names = {role: columns.names[i] for role, i in columns.roles.items()}
+    ids = [names["user"], names["item"]]
+    log, rows, starts = EventLog(columns.ids), 0, []
+    try:
+        for path in files:
+            starts.append(rows)
+            with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
+                for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values()))):
+                    found = {role: batch.column(name) for role, name in names.items()}
+                    ratings = _numbers(found["rating"], rows) if "rating" in found else None
+                    log.add(found["user"], found["item"], ratings, found.get("time"))
+                    rows += len(batch)
+        return log.interactions()
+    except BadEvent as e:
+        part = bisect.bisect_right(starts, e.row) - 1
+        raise UserError(f"{files[part]}, row {e.row - starts[part] + 1}: {e}; correct or drop the row") from e
 
 
 def _columns(path: Path, options: ReaderOptions) -> Columns:
@@ -58,6 +79,13 @@ def _columns(path: Path, options: ReaderOptions) -> Columns:
     if columns.rating is not None and not _is_rating(schema.field(columns.rating).type):
         kind = schema.field(columns.rating).type
         raise UserError(f"{path}: column {schema.names[columns.rating]} is of type {kind}; ratings are numbers")
+    if columns.time is not None:
+        kind = schema.field(columns.time).type
+        is_asked = bool(options.timestamp_column) or options.needs_times
+        if not is_time(kind) and is_asked:
+            raise UserError(f"{path}: column {schema.names[columns.time]} is of type {kind}, which holds no times")
+        if not is_time(kind) or (_is_text(kind) and not is_asked):
+            return replace(columns, time=None)
     return columns
 
 
