@@ -115,12 +115,13 @@ def test_settings_of_the_split_that_change_nothing_are_said(tmp_path):
 
 
 def test_mistakes_of_paths_and_columns(tmp_path):
+    (tmp_path / "empty").mkdir()
     path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", rows())
     for settings, words in (
         ({"data": str(tmp_path / "nowhere.csv")}, "no file or folder"),
         ({"data": str(path), "user_column": "who"}, "no column named by --user_column=who"),
         ({"data": str(path), "item_titles": str(tmp_path / "no.csv")}, "no file or folder"),
-        ({"data": str(tmp_path), "item_titles": str(path)}, "is no data set known here"),
+        ({"data": str(tmp_path / "empty"), "item_titles": str(path)}, "is no data set known here"),
     ):
         with pytest.raises(UserError, match=words):
             load_split(Settings.of(**settings), silent)

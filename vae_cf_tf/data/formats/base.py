@@ -37,6 +37,20 @@ class ReaderOptions:
         return {flag: name for flag, name in flags.items() if name}
 
 
+def parts_in(folder: Path) -> list[Path]:
+    """The files of a folder and of its hive partitions (folders such as day=3), in order of their paths; without names
+    that begin with a dot or an underscore, which Spark and others write beside the data."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_file():
+            found.append(path)
+        elif "=" in path.name and path.is_dir():
+            found += parts_in(path)
+    return found
+
+
 class Format(abc.ABC):
     """One form of data: which files are of it, and how they are read.
 

@@ -33,6 +33,9 @@ _USUAL = {
 }
 
 
+BOOLEANS = ("true", "false")
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which columns, by index, are what."""
@@ -43,6 +46,7 @@ class Columns:
     rating: int | None
     header: bool = True  # whether the names stand in the file
     time: int | None = None
+    rating_is_bool: bool = False  # in a text file: true and false rather than numbers
     time_is_text: bool = False  # in a text file: ISO 8601 rather than numbers
 
     @functools.cached_property
@@ -75,10 +79,16 @@ class Columns:
             return "the header line stands here again"
         wrong = id_fault("user", user) or id_fault("item", item)
         if wrong is None and self.rating is not None:
-            wrong = number_fault(fields[self.rating], "rating")
+            wrong = self._rating_fault(fields[self.rating])
         if wrong is None and self.time is not None:
             wrong = time_fault(fields[self.time], self.time_is_text)
         return wrong
+
+    def _rating_fault(self, text: str) -> str | None:
+        if not self.rating_is_bool:
+            return number_fault(text, "rating")
+        is_sound = text.strip(" \t").lower() in (*BOOLEANS, "0", "1")
+        return None if is_sound else f"the rating is {shown(text)}, not true or false"
 
     def is_record(self, fields: Sequence[str]) -> bool:
         """Whether these fields are an event, and hardly a line of a text: in a text a blank follows a comma."""

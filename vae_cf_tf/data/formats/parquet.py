@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from vae_cf_tf.data.events import BadEvent, EventLog
-from vae_cf_tf.data.formats.base import Format, ReaderOptions
+from vae_cf_tf.data.formats.base import Format, ReaderOptions, parts_in
 from vae_cf_tf.data.formats.columns import Columns, columns_of
 from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.progress import Progress
 from vae_cf_tf.data.text import number_fault, user_errors
 from vae_cf_tf.data.times import is_time
 from vae_cf_tf.errors import UserError
@@ -24,35 +25,43 @@ _ROWS = 1 << 20  # read at a time
 class Parquet(Format):
     """A Parquet file: ids are text, bytes or whole numbers, ratings are numbers."""
 
-    accepts = "ratings or interactions as .parquet"
+    accepts = "ratings or interactions as .parquet, or any .parquet files of the same columns"
 
     def sniff(self, path: Path) -> bool:
         with user_errors(path), open(path, "rb") as f:
             return f.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
 
+    def in_folder(self, folder: Path) -> list[Path]:
+        return [path for path in parts_in(folder) if path.suffix in (".parquet", ".pq")]
+
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
         columns = _columns(files[0], options)
-        say(f"Reading {files[0]}: {columns.told(options.threshold)}")
+        for path in files[1:]:
+            _check_same(path, files[0], columns)
+        more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
+        say(f"Reading {files[0]}{more}: {columns.told(options.threshold)}")
         try:
-            return _read(files, columns)
+            return _read(files, columns, say)
         except UserError as e:
             if columns.time is None or options.timestamp_column or options.needs_times:
                 raise
-            data = _read(files, replace(columns, time=None))
+            data = _read(files, replace(columns, time=None), say)
             say(f"The times are left out: {e}")
             return data
 
 
-def _read(files: Sequence[Path], columns: Columns) -> Interactions:
+def _read(files: Sequence[Path], columns: Columns, say: Say) -> Interactions:
     """Reads the columns of the parts of one table. Raises UserError that names the first row that is wrong."""
     names = {role: columns.names[i] for role, i in columns.roles.items()}
     ids = [names["user"], names["item"]]
     log, rows, starts = EventLog(columns.ids), 0, []
+    progress = Progress(say)
     try:
         for path in files:
             starts.append(rows)
             with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
-                for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values()))):
+                batches = file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values())))
+                for batch in progress.passed(batches):
                     found = {role: batch.column(name) for role, name in names.items()}
                     ratings = _numbers(found["rating"], rows) if "rating" in found else None
                     log.add(found["user"], found["item"], ratings, found.get("time"))
@@ -61,6 +70,19 @@ def _read(files: Sequence[Path], columns: Columns) -> Interactions:
     except BadEvent as e:
         part = bisect.bisect_right(starts, e.row) - 1
         raise UserError(f"{files[part]}, row {e.row - starts[part] + 1}: {e}; correct or drop the row") from e
+
+
+def _check_same(path: Path, first: Path, columns: Columns) -> None:
+    """Raises UserError where a part lacks a column of the first part, or has another type of column there."""
+    with user_errors(path):
+        schema = pa.parquet.read_schema(path)
+    for role, index in columns.roles.items():
+        name = columns.names[index]
+        if name not in schema.names:
+            raise UserError(f"{path} has no column {name}, the {role} column of {first}; take it out of the folder")
+        kind = schema.field(name).type
+        if not pa.types.is_null(kind) and not {"rating": _is_rating, "time": is_time}.get(role, _is_id)(kind):
+            raise UserError(f"{path}: column {name} is of type {kind}, which is no {role} column")
 
 
 def _columns(path: Path, options: ReaderOptions) -> Columns:
