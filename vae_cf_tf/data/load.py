@@ -53,5 +53,6 @@ def reader_options(settings: Settings) -> formats.ReaderOptions:
         item_titles=settings.data.item_titles,
         threshold=settings.split.threshold,
         timestamp_column=settings.data.timestamp_column,
+        weight_column=settings.data.weight_column,
         needs_times=settings.split.needs_times,
     )

@@ -17,6 +17,7 @@ from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.data.time_split import as_text, cuts, later_events
 from vae_cf_tf.data.titles import matching
+from vae_cf_tf.data.weights import pair_weights
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.say import Say, silent
@@ -52,6 +53,13 @@ class Split:
     item_ids: list[str]  # the raw id of each column
     titles: dict[str, str]  # item id -> title, {} where unknown
     about: dict[str, Any] = field(default_factory=dict)  # how it was made, as metrics.json has it; {}: not known
+    weights: np.ndarray | None = None  # float32 [train.nnz], x_ui in the order of train.indices; None: all are 1
+
+    def weighted_train(self) -> sparse.csr_matrix:
+        """`train` with the weights in place of ones."""
+        if self.weights is None:
+            return self.train
+        return sparse.csr_matrix((self.weights, self.train.indices, self.train.indptr), self.train.shape)
 
     def name_of(self, column: int) -> str:
         """The item's title, or its id where there is none."""
@@ -72,6 +80,8 @@ class Split:
         for name, matrix in self._matrices():
             arrays[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}_indices"] = matrix.indices
+        if self.weights is not None:
+            arrays["train_weights"] = self.weights
         with written_aside(Path(folder) / SPLIT_FILE) as aside, open(aside, "wb") as f:
             np.savez(f, allow_pickle=False, **arrays)
 
@@ -83,6 +93,7 @@ class Split:
             with user_errors(path), np.load(path) as arrays:
                 item_ids, titles = (json.loads(arrays[name].tobytes()) for name in ("item_ids", "titles"))
                 about = json.loads(arrays["about"].tobytes()) if "about" in arrays else {}
+                weights = arrays.get("train_weights")
                 matrices = [
                     _csr(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(item_ids))
                     for name in ("train", "validation_tr", "validation_te", "test_tr", "test_te")
@@ -91,15 +102,18 @@ class Split:
             raise
         except Exception as e:  # zipfile and numpy raise many kinds for a damaged file
             raise UserError(f"{path} is damaged ({type(e).__name__}); delete it and split again") from e
-        return cls(matrices[0], HeldOut(*matrices[1:3]), HeldOut(*matrices[3:]), item_ids, titles, about)
+        return cls(matrices[0], HeldOut(*matrices[1:3]), HeldOut(*matrices[3:]), item_ids, titles, about, weights)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that splits of equal matrices and item ids share; titles and `about` do not count."""
+        """16 hexadecimal digits that splits of equal matrices, weights and item ids share, whatever titles and `about`
+        they have."""
         digest = hashlib.sha256(json.dumps(self.item_ids).encode())
         for _, matrix in self._matrices():
             digest.update(np.asarray([*matrix.shape, matrix.nnz], np.int64).tobytes())
             digest.update(matrix.indptr.astype(np.int64).tobytes())
             digest.update(np.ascontiguousarray(matrix.indices, np.int32).data)
+        if self.weights is not None:
+            digest.update(np.ascontiguousarray(self.weights, np.float32).data)
         return digest.hexdigest()[:16]
 
 
@@ -124,7 +138,8 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
     Raises: UserError for a log that leaves too few users.
     """
     if settings.needs_times and interactions.times is None:
-        flag = "--split=time" if settings.split == "time" else "--targets=latest"
+        flag = "--targets=latest" if settings.targets == "latest" else "--half_life_days"
+        flag = "--split=time" if settings.split == "time" else flag
         raise UserError(f"{flag} needs times, and the data has none; name their column with --timestamp_column")
     log, told = _counted(interactions, settings)
     made = _by_time(log, settings, told, say) if settings.split == "time" else _by_users(log, settings, told, say)
@@ -137,18 +152,28 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
 
 
 def _counted(log: Interactions, settings: SplitSettings) -> tuple[Interactions, str]:
-    """The events whose rating counts, and how many these are, for people."""
+    """The events whose rating and weight count, and how many these are, for people."""
     told = f"{len(log.users):,} rows read"
-    if log.ratings is None:
-        return log, told
-    counted = log.ratings >= np.float32(settings.threshold)
-    if not counted.any():
-        raise UserError(
-            f"no rating reaches {settings.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
-        )
-    times = None if log.times is None else log.times[counted]
-    log = replace(log, users=log.users[counted], items=log.items[counted], ratings=None, times=times)
-    return log, f"{told}, {len(log.users):,} with a rating of {settings.threshold:g} or more"
+    if log.ratings is not None:
+        counted = log.ratings >= np.float32(settings.threshold)
+        if not counted.any():
+            raise UserError(
+                f"no rating reaches {settings.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
+            )
+        log = _some_events(replace(log, ratings=None), counted)
+        told += f", {len(log.users):,} with a rating of {settings.threshold:g} or more"
+    if log.weights is not None and not log.weights.all():
+        log = _some_events(log, log.weights > 0)
+        if not len(log.users):
+            raise UserError("every weight is 0; name another --weight_column")
+        told += f", {len(log.users):,} with a weight above 0"
+    return log, told
+
+
+def _some_events(log: Interactions, chosen: np.ndarray) -> Interactions:
+    of_events = ("users", "items", "times", "weights")
+    arrays = {name: getattr(log, name) for name in of_events}
+    return replace(log, **{name: a[chosen] for name, a in arrays.items() if a is not None})
 
 
 def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -> Split:
@@ -177,6 +202,7 @@ def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -
     rows = seen[parts[0]]
     train = _csr(rows.indptr, column[rows.indices], len(catalogue))
     del seen, rows
+    weights = _weights(log, settings, trains, train, parts[0], column)
 
     rank = np.full(len(log.user_ids), -1, np.int32)  # of users by id
     rank[kept] = np.arange(len(kept), dtype=np.int32)
@@ -196,7 +222,24 @@ def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -
             raise UserError(_no_targets(name, held_out_part, settings))
     times = (None, None) if log.times is None else (log.times[trains], log.times[target_events])
     about = {"by": "users", "targets": settings.targets} | later_events(*times)
-    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about)
+    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about, weights)
+
+
+def _weights(
+    log: Interactions,
+    settings: SplitSettings,
+    trains: np.ndarray,
+    train: sparse.csr_matrix,
+    of_rows: np.ndarray,
+    column: np.ndarray,
+) -> np.ndarray | None:
+    """x_ui of `train`, whose rows are the users `of_rows`, from the events that `trains`; None where all are 1."""
+    if log.weights is None and settings.repeats == "once" and not settings.half_life_days:
+        return None
+    row = np.full(len(log.user_ids), -1, np.int64)
+    row[of_rows] = np.arange(len(of_rows))
+    weights, times = (None if array is None else array[trains] for array in (log.weights, log.times))
+    return pair_weights(train, row[log.users[trains]], column[log.items[trains]], weights, times, settings)
 
 
 def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) -> Split:
@@ -220,8 +263,10 @@ def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) ->
     catalogue = pd.unique(items[trains])
     column = np.full(shape[1], -1, np.int32)
     column[catalogue] = np.arange(len(catalogue), dtype=np.int32)
-    rows = seen[_sorted_by_id(kept, log.user_ids)]
+    kept = _sorted_by_id(kept, log.user_ids)
+    rows = seen[kept]
     train = _csr(rows.indptr, column[rows.indices], len(catalogue))
+    weights = _weights(log, settings, trains, train, kept, column)
     known = column[items] >= 0
     held_out, target_events = [], np.zeros(0, np.int64)
     for name, start, end in (("validation", at.validation, at.test), ("test", at.test, np.inf)):
@@ -248,7 +293,7 @@ def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) ->
         target_events = events[np.asarray(target[users[events], column[items[events]]]).ravel() > 0]
     about = {"by": "time", "targets": "after the cut", "cut": as_text(at.test), "training_ends": as_text(at.validation)}
     about |= later_events(times[trains], times[target_events])
-    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about)
+    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about, weights)
 
 
 def _filtered(seen: sparse.csr_matrix, settings: SplitSettings, say: Say) -> tuple[np.ndarray, np.ndarray]:

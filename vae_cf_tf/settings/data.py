@@ -24,6 +24,9 @@ class DataSettings(Section):
     timestamp_column: str = setting(
         "", "Name of the column of times (seconds, milliseconds or ISO 8601); empty: the usual names are tried."
     )
+    weight_column: str = setting(
+        "", "Name of a column of weights, such as play counts; empty: every event weighs 1. Of training items only."
+    )
     item_titles: str = setting(
         "", "CSV or TSV of item ids and titles; empty: the data set's own, if it has any.", is_path=True
     )
@@ -63,6 +66,19 @@ class SplitSettings(Section):
         0, "Users held out for validation, and as many for test; 0: a tenth of the users, at most 10,000.", low=0
     )
     fold_in_share: float = setting(0.8, "Share of a held-out user's items that the model sees; the rest are targets.")
+    repeats: str = setting(
+        "once",
+        "Weight of a training user's item with several events: the largest of these events, or their sum.",
+        "once",
+        "sum",
+    )
+    weight_scale: str = setting("none", "log: an item of weight x weighs log2(1 + x).", "none", "log")
+    weight_cap: float = setting(0.0, "The most that an item weighs, after --weight_scale; 0: no limit.", low=0)
+    half_life_days: float = setting(
+        0.0,
+        "The weight of a training event halves with every so many days before the last one; 0: age does not count.",
+        low=0,
+    )
     split_seed: int = setting(98765, "Seed of the split; the papers' code has 98765.", low=0, high=4294967295)
     target_draws: str = setting(
         "reseeded",
@@ -86,7 +102,7 @@ class SplitSettings(Section):
     @property
     def needs_times(self) -> bool:
         """Whether the log must have timestamps."""
-        return self.split == "time" or self.targets == "latest"
+        return self.split == "time" or self.targets == "latest" or self.half_life_days > 0
 
     @property
     def cut_share(self) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vae_cf_tf.errors import UserError, did_you_mean
-from vae_cf_tf.registries import LATENT, PRIORS
+from vae_cf_tf.registries import LATENT, LIKELIHOODS, PRIORS
 from vae_cf_tf.settings.data import DataSettings, SplitSettings
 from vae_cf_tf.settings.fields import Changes, contradiction, facts_of
 from vae_cf_tf.settings.model import ItemItemSettings, ModelSettings
@@ -51,6 +51,17 @@ class Settings:
                 and PRIORS.has(model.prior, "closed-form KL")
                 and not model.prior_own
             ),
+        )
+        split = self.split
+        weights = [f"--{name}" for name in ("weight_column",) if self.data.weight_column]
+        weights += ["--repeats=sum"] * (split.repeats == "sum") + ["--half_life_days"] * (split.half_life_days > 0)
+        contradiction(
+            f"{' and '.join(weights)} weighs items, and --likelihood={model.likelihood} knows no weights",
+            bool(weights) and not LIKELIHOODS.has(model.likelihood, "weights"),
+        )
+        contradiction(
+            "--weight_scale and --weight_cap need weights: --weight_column, --repeats=sum or --half_life_days",
+            not weights and (split.weight_scale != "none" or split.weight_cap > 0),
         )
         contradiction(
             "--softmax_samples updates few rows in a step, and --weight_decay all of them",

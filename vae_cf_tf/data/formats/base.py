@@ -15,7 +15,7 @@ _LOG_NAMES = tuple(
     for ending in (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".dat", ".dat.gz")
 ) + ("u.data", "u.data.gz")
 
-COLUMN_FLAGS = ("user_column", "item_column", "rating_column", "timestamp_column")
+COLUMN_FLAGS = ("user_column", "item_column", "rating_column", "timestamp_column", "weight_column")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ReaderOptions:
     item_titles: str = ""  # path of a CSV or TSV: ids in its first column, titles in the one named title, or its second
     threshold: float = 4.0  # the rating from which an event counts; it is only told, the split applies it
     timestamp_column: str = ""  # "" finds the usual names
+    weight_column: str = ""  # "": none
     needs_times: bool = False  # whether a log without readable timestamps is an error
 
     @property

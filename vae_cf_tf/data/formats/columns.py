@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vae_cf_tf.data.events import id_fault
 from vae_cf_tf.data.formats.base import ReaderOptions
-from vae_cf_tf.data.text import number_fault, shown
+from vae_cf_tf.data.text import number_fault, shown, weight_fault
 from vae_cf_tf.data.times import time_fault
 from vae_cf_tf.errors import UserError
 
@@ -30,6 +30,7 @@ _USUAL = {
         *("eventtime", "datetime", "time", "date", "createdat", "createdon", "created", "eventdate", "ratingtime"),
         *("ratingdate", "reviewtime", "reviewdate"),
     ),
+    "weight": (),  # only where it is named
 }
 
 
@@ -46,6 +47,7 @@ class Columns:
     rating: int | None
     header: bool = True  # whether the names stand in the file
     time: int | None = None
+    weight: int | None = None
     rating_is_bool: bool = False  # in a text file: true and false rather than numbers
     time_is_text: bool = False  # in a text file: ISO 8601 rather than numbers
 
@@ -57,7 +59,7 @@ class Columns:
     @property
     def roles(self) -> dict[str, int]:
         """The index of each column that is read, by what it is."""
-        found = {"user": self.user, "item": self.item, "rating": self.rating, "time": self.time}
+        found = {"user": self.user, "item": self.item, "rating": self.rating, "weight": self.weight, "time": self.time}
         return {role: i for role, i in found.items() if i is not None}
 
     def told(self, threshold: float) -> str:
@@ -65,12 +67,12 @@ class Columns:
         names = [shown(name.strip())[1:-1] or "(no name)" for name in self.names]
         roles = self.roles
         taken = {role: f"{role} = {names[i]}" for role, i in roles.items()}
-        time = [taken.pop("time")] if "time" in taken else []
+        more = [taken.pop(role) for role in ("weight", "time") if role in taken]
         counts = "no rating column: every event counts" if self.rating is None else f"{threshold:g} or more counts"
         unused = [name for i, name in enumerate(names) if i not in roles.values()]
-        more = ", …" if len(unused) > 12 else ""
-        told = ", ".join([*taken.values(), counts, *time])
-        return told + (f"; not used: {', '.join(unused[:12])}{more}" if unused else "") + "."
+        rest = ", …" if len(unused) > 12 else ""
+        told = ", ".join([*taken.values(), counts, *more])
+        return told + (f"; not used: {', '.join(unused[:12])}{rest}" if unused else "") + "."
 
     def fault(self, fields: Sequence[str]) -> str | None:
         """What is wrong with a record's fields, or None."""
@@ -80,6 +82,8 @@ class Columns:
         wrong = id_fault("user", user) or id_fault("item", item)
         if wrong is None and self.rating is not None:
             wrong = self._rating_fault(fields[self.rating])
+        if wrong is None and self.weight is not None:
+            wrong = weight_fault(fields[self.weight])
         if wrong is None and self.time is not None:
             wrong = time_fault(fields[self.time], self.time_is_text)
         return wrong
@@ -145,11 +149,14 @@ def columns_of(path: Path, names: Sequence[str], options: ReaderOptions) -> Colu
     rating = places["rating"][0] if places["rating"] else None
     if len({user, item, rating}) < 3:
         raise UserError(f"{path}: user, item and rating must be three columns, not the same one twice. {found}")
+    weight = places["weight"][0] if places["weight"] else None
+    if weight in {user, item}:
+        raise UserError(f"{path}: --weight_column={options.weight_column} is the user or the item column. {found}")
     time = places["timestamp"][0] if places["timestamp"] else None
-    if time in {user, item, rating}:
+    if time in {user, item, rating, weight}:
         if options.timestamp_column:
             raise UserError(f"{path}: --timestamp_column={options.timestamp_column} is another column already. {found}")
         time = None
     if time is None and options.needs_times:
         raise UserError(f"{path} has no column of times of a usual name; name it with --timestamp_column. {found}")
-    return Columns(names, user, item, rating, time=time)
+    return Columns(names, user, item, rating, time=time, weight=weight)

@@ -100,6 +100,8 @@ def _read(tables: Sequence[Table], columns: Columns, say: Say) -> Interactions:
     types = {columns.user: TEXT, columns.item: TEXT}
     if columns.rating is not None:
         types[columns.rating] = pa.bool_() if columns.rating_is_bool else pa.float32()
+    if columns.weight is not None:
+        types.setdefault(columns.weight, pa.float32())
     if columns.time is not None:
         types[columns.time] = TEXT if columns.time_is_text else pa.float64()
 
@@ -107,8 +109,8 @@ def _read(tables: Sequence[Table], columns: Columns, say: Say) -> Interactions:
         log = EventLog(columns.ids, in_order=True)
         for block in Progress(say).passed(blocks):
             found = dict(zip(types, block, strict=True))
-            ratings, times = (None if i is None else found[i] for i in (columns.rating, columns.time))
-            log.add(found[columns.user], found[columns.item], ratings, times)
+            more = (None if i is None else found[i] for i in (columns.rating, columns.time, columns.weight))
+            log.add(found[columns.user], found[columns.item], *more)
         return log.interactions()
 
     return read_tables(tables, types, columns, build)

@@ -63,8 +63,10 @@ def _read(files: Sequence[Path], columns: Columns, say: Say) -> Interactions:
                 batches = file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values())))
                 for batch in progress.passed(batches):
                     found = {role: batch.column(name) for role, name in names.items()}
-                    ratings = _numbers(found["rating"], rows) if "rating" in found else None
-                    log.add(found["user"], found["item"], ratings, found.get("time"))
+                    ratings, weights = (
+                        _numbers(found[role], rows, role) if role in found else None for role in ("rating", "weight")
+                    )
+                    log.add(found["user"], found["item"], ratings, found.get("time"), weights)
                     rows += len(batch)
         return log.interactions()
     except BadEvent as e:
@@ -81,7 +83,9 @@ def _check_same(path: Path, first: Path, columns: Columns) -> None:
         if name not in schema.names:
             raise UserError(f"{path} has no column {name}, the {role} column of {first}; take it out of the folder")
         kind = schema.field(name).type
-        if not pa.types.is_null(kind) and not {"rating": _is_rating, "time": is_time}.get(role, _is_id)(kind):
+        if not pa.types.is_null(kind) and not {"rating": _is_rating, "weight": _is_rating, "time": is_time}.get(
+            role, _is_id
+        )(kind):
             raise UserError(f"{path}: column {name} is of type {kind}, which is no {role} column")
 
 
@@ -98,9 +102,10 @@ def _columns(path: Path, options: ReaderOptions) -> Columns:
             raise UserError(
                 f"{path}: column {schema.names[index]} is of type {schema.field(index).type}; ids are text or integers"
             )
-    if columns.rating is not None and not _is_rating(schema.field(columns.rating).type):
-        kind = schema.field(columns.rating).type
-        raise UserError(f"{path}: column {schema.names[columns.rating]} is of type {kind}; ratings are numbers")
+    for what, place in (("ratings", columns.rating), ("weights", columns.weight)):
+        if place is not None and not _is_rating(schema.field(place).type):
+            kind = schema.field(place).type
+            raise UserError(f"{path}: column {schema.names[place]} is of type {kind}; {what} are numbers")
     if columns.time is not None:
         kind = schema.field(columns.time).type
         is_asked = bool(options.timestamp_column) or options.needs_times
@@ -130,14 +135,14 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _numbers(array: pa.Array, rows: int) -> pa.Array:
-    """Ratings as numbers, text too. Raises BadEvent for the first that is none; `rows` were read before these."""
+def _numbers(array: pa.Array, rows: int, role: str) -> pa.Array:
+    """Ratings or weights as numbers, text too. Raises BadEvent for the first that is none; `rows` were read before."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not _is_text(array.type):
         return array
     texts = array.to_pylist()
     for row, text in enumerate(texts):
-        if wrong := number_fault(text or "", "rating"):
+        if wrong := number_fault(text or "", role):
             raise BadEvent(rows + row, wrong)
     return pc.utf8_trim(array.cast(pa.string()), " \t").cast(pa.float32())
