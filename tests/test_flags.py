@@ -95,6 +95,7 @@ NO_EFFECT = {
     "first_layer": "test_models: both forms train alike",
     "eval_batch_size": "test_evaluation: any size gives the same figures",
     "checkpoint_seconds": "test_training",
+    "also_time_split": "test_time_split",
     "workdir": "every test",
     "export_dir": "test_belonging",
 }
@@ -233,6 +234,8 @@ def test_bounds_and_choices_are_kept(name):
         with pytest.raises(UserError, match=f"--{name} must be one of"):
             Settings.of(**{name: "nonsense"})
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes one of ")
+    elif kind is bool:
+        mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes true or false. Received: 'nonsense'.")
     elif kind is not str:
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes a ", "'nonsense'")
         step = 1 if kind is int else 1e-9

@@ -377,3 +377,39 @@ def test_a_run_split_by_time_as_typed(tmp_path):
         "Split by time: the model was trained on events before"
         in (tmp_path / "run" / "report" / "index.html").read_text()
     )
+
+
+def test_a_time_split_beside_the_published_one_as_typed(tmp_path):
+    data, run = write_log(tmp_path), tmp_path / "run"
+    flags = [f"--data={data}", f"--workdir={run}", "--also_time_split", "--cut=0.8", "--heldout_users=20", "--epochs=1"]
+    flags += ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--ease_l2=50", "--encoder_passes=1"]
+    done = process("trainers.main", *flags)
+    assert done.status == 0, done.stderr
+    values = json.loads((run / "metrics.json").read_text())
+    inner = json.loads((run / "time_split" / "metrics.json").read_text())
+    assert (values["split"]["by"], values["time_split"]["split"]["by"]) == ("users", "time")
+    assert values["split"]["training_has_later_events"] is True
+    assert values["time_split"]["split"]["training_has_later_events"] is False
+    assert values["time_split"]["test"] == inner["test"] != values["test"]
+    assert inner["config"]["cut"] == "0.8"
+    from_page = protocol.beside(values)
+    assert f"NDCG@100 {inner['test']['ndcg@100']['mean']:.4f} ±" in from_page
+    assert all(baseline["label"] in from_page for baseline in inner["baselines"])
+    # The run beside is gone on with: a lost file of it alone is made again, with the same figures.
+    (run / "time_split" / "metrics.json").unlink()
+    weights = (run / "best.npz").stat().st_mtime_ns, (run / "time_split" / "best.npz").stat().st_mtime_ns
+    again = process("trainers.main", *flags)
+    assert again.status == 0, again.stderr
+    assert again.stdout.count("Trained already: 1 epochs.") == 2
+    assert json.loads((run / "metrics.json").read_text())["time_split"]["test"] == inner["test"]
+    assert ((run / "best.npz").stat().st_mtime_ns, (run / "time_split" / "best.npz").stat().st_mtime_ns) == weights
+    mistake(process("trainers.main", "--also_time_split", f"--workdir={tmp_path / 'b'}"), "needs times")
+
+
+def test_also_time_split_contradicts():
+    with pytest.raises(UserError, match="--also_time_split adds what --split=time does by itself"):
+        Settings.of(also_time_split=True, split="time")
+    with pytest.raises(UserError, match="--cut is for --split=time or --also_time_split"):
+        Settings.of(cut="0.8")
+    inner = Settings.of(also_time_split=True, heldout_users=9, fold_in_share=0.5, cut="0.7").of_time_split()
+    assert (inner["split"], inner["heldout_users"], inner["cut"]) == ("time", 0, "0.7")

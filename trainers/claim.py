@@ -3,6 +3,7 @@
 from vae_cf_tf.data import source
 from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
@@ -37,3 +38,26 @@ def prepared_split(settings: Settings, workdir: Workdir, given: frozenset[str], 
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
     )
     return split
+
+
+def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:
+    """The data of the run that --also_time_split makes, kept in its own workdir; None without that flag.
+
+    Args:
+      settings: of the run that it stands beside.
+      split: the data of that run.
+      given: the settings that the user named.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: as `prepared_split`; data that is split already.
+    """
+    if not settings.run.also_time_split:
+        return None
+    if split.about.get("by") == "given":
+        raise UserError("--also_time_split needs a log with times, and the data is split already; leave it out")
+    say("Beside it, split by time:")
+    inner = settings.of_time_split()
+    workdir = Workdir(inner.run.workdir)
+    with workdir.locked():
+        return prepared_split(inner, workdir, given, say)

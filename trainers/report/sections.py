@@ -66,7 +66,7 @@ def data(run: Run) -> Section:
             f"are interactions. The most popular 1% of the items have {top[0.01]:.0%} of the training interactions, "
             f"the most popular 10% have {top[0.1]:.0%}."
         )],
-        *([[Text(protocol.words(run.split.about))]] if run.split.about else []),
+        *([Text(words)] for words in (protocol.words(run.split.about), protocol.beside(run.metrics)) if words),
         [Plot(
             "data_lengths", "Length of histories",
             f"The curve's height at n is the share of training users who have at most n items. Half have at most "

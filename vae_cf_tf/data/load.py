@@ -54,5 +54,5 @@ def reader_options(settings: Settings) -> formats.ReaderOptions:
         threshold=settings.split.threshold,
         timestamp_column=settings.data.timestamp_column,
         weight_column=settings.data.weight_column,
-        needs_times=settings.split.needs_times,
+        needs_times=settings.split.needs_times or settings.run.also_time_split,
     )

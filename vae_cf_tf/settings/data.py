@@ -92,7 +92,7 @@ class SplitSettings(Section):
         if not 0 < self.fold_in_share < 1:
             raise UserError(f"--fold_in_share must lie between 0 and 1. Received: {self.fold_in_share}.")
         _ = self.cut_share, self.cut_time
-        for name in _OF_USERS:
+        for name in OF_USERS:
             default = type(self).__dataclass_fields__[name].default
             contradiction(
                 f"--{name} is for --split=users; with --split=time the cut decides (--cut)",
@@ -133,5 +133,5 @@ class SplitSettings(Section):
         return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-_OF_USERS = ("targets", "heldout_users", "fold_in_share", "target_draws")
+OF_USERS = ("targets", "heldout_users", "fold_in_share", "target_draws")
 """Settings that say how a held-out user's items are divided, which a cut in time does by itself."""

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vae_cf_tf.errors import UserError, did_you_mean
 from vae_cf_tf.registries import LATENT, LIKELIHOODS, PRIORS
-from vae_cf_tf.settings.data import DataSettings, SplitSettings
+from vae_cf_tf.settings.data import OF_USERS, DataSettings, SplitSettings
 from vae_cf_tf.settings.fields import Changes, contradiction, facts_of
 from vae_cf_tf.settings.model import ItemItemSettings, ModelSettings
 from vae_cf_tf.settings.run import EvaluationSettings, RunSettings
@@ -53,6 +54,13 @@ class Settings:
             ),
         )
         split = self.split
+        contradiction(
+            "--also_time_split adds what --split=time does by itself", self.run.also_time_split and self.by_time
+        )
+        contradiction(
+            "--cut is for --split=time or --also_time_split",
+            split.cut != SplitSettings.cut and not (self.by_time or self.run.also_time_split),
+        )
         weights = [f"--{name}" for name in ("weight_column",) if self.data.weight_column]
         weights += ["--repeats=sum"] * (split.repeats == "sum") + ["--half_life_days"] * (split.half_life_days > 0)
         contradiction(
@@ -71,6 +79,16 @@ class Settings:
             f"--encoder_passes needs a latent variable, and --latent={model.latent} has none",
             training.encoder_passes > 0 and not model.has_latent_variable,
         )
+
+    @property
+    def by_time(self) -> bool:
+        return self.split.split == "time"
+
+    def of_time_split(self) -> "Settings":
+        """Those of the run that --also_time_split makes beside this one."""
+        of_users = {name: field_of(name).default for name in OF_USERS}
+        folder = str(Path(self.run.workdir) / "time_split")
+        return self.replaced(**of_users, split="time", also_time_split=False, workdir=folder, export_dir="")
 
     @classmethod
     def of(cls, **values: Any) -> "Settings":
@@ -177,6 +195,10 @@ def parsed(name: str, text: str) -> Any:
       UserError: there is no such setting, or the text is no number where it takes one.
     """
     kind: type = type(field_of(name).default)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--{name} takes true or false. Received: {text!r}.")
+        return text.lower() == "true"
     try:
         return kind(text)
     except ValueError as error:
