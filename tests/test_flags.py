@@ -213,7 +213,7 @@ def pairs(count: int, seed: int) -> list[tuple[str, ...]]:
 
 USERS_MISTAKES = (
     *("Contradictory flags", "lie between 0 and 1", "too few for", "no held-out user", "The catalogue has"),
-    *("singular", "Training diverged", "needs times", "no column of times"),
+    *("singular", "Training diverged", "needs times", "no column of times", "the data has no ratings"),
 )
 
 
