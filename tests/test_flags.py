@@ -31,6 +31,15 @@ EFFECTS = {
     "user_column": (BASELINE, ("--data=ratings",), "friend"),
     "item_column": (BASELINE, ("--data=ratings",), "other"),
     "rating_column": (BASELINE, ("--data=ratings",), "stars"),
+    "timestamp_column": (BASELINE, ("--data=ratings", "--targets=latest", "--timestamp_column=at"), "later"),
+    "weight_column": (BASELINE, ("--data=ratings",), "stars"),
+    "split": (BASELINE, ("--data=ratings", "--timestamp_column=at"), "time"),
+    "cut": (BASELINE, ("--data=ratings", "--timestamp_column=at", "--split=time"), "0.8"),
+    "targets": (BASELINE, ("--data=ratings", "--timestamp_column=at"), "latest"),
+    "repeats": (BASELINE, ("--data=ratings",), "sum"),
+    "weight_scale": (BASELINE, ("--data=ratings", "--weight_column=stars"), "log"),
+    "weight_cap": (BASELINE, ("--data=ratings", "--weight_column=stars"), "3"),
+    "half_life_days": (BASELINE, ("--data=ratings", "--timestamp_column=at"), "2"),
     "item_titles": (BASELINE, (), "titles.csv"),
     "threshold": (BASELINE, ("--data=ratings",), "3"),
     "min_items_per_user": (BASELINE, (), "12"),
@@ -88,6 +97,7 @@ NO_EFFECT = {
     "eval_batch_size": "test_evaluation: any size gives the same figures",
     "checkpoint_seconds": "test_training",
     "warm_start": "test_warm_start",
+    "also_time_split": "test_time_split",
     "workdir": "every test",
     "export_dir": "test_belonging",
 }
@@ -99,9 +109,12 @@ def data() -> dict[str, Path]:
     folder = Path(tempfile.mkdtemp(prefix="flags_"))
     (folder / "wide").mkdir()
     log = synthetic_log(users=160, items=130, communities=4, mean_items=20)
-    rng, rows = np.random.default_rng(0), ["user_id,item_id,rating,stars,friend,other"]
+    rng, rows = np.random.default_rng(0), ["user_id,item_id,rating,stars,friend,other,at,later"]
     for user, item in zip(log.users, log.items, strict=True):
         rows.append(f"{user},{item},{rng.integers(2, 6)},{rng.integers(2, 6)},{(user * 7) % 160},{(item * 3) % 130}")
+    times = np.random.default_rng(1).integers(10**9, 10**9 + 10**6, (len(rows) - 1, 2))
+    rows = rows[:1] + [f"{row},{at},{later}" for row, (at, later) in zip(rows[1:], times, strict=True)]
+    rows += [row.replace(",5,", ",4,", 1) for row in rows[1::3]]  # repeated events
     (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
     (folder / "titles.csv").write_text("id,title\n" + "".join(f"{item},T {item}\n" for item in log.item_ids))
     return {
@@ -202,7 +215,7 @@ def pairs(count: int, seed: int) -> list[tuple[str, ...]]:
 
 USERS_MISTAKES = (
     *("Contradictory flags", "lie between 0 and 1", "too few for", "no held-out user", "The catalogue has"),
-    *("singular", "Training diverged"),
+    *("singular", "Training diverged", "needs times", "no column of times", "the data has no ratings"),
 )
 
 
@@ -223,6 +236,8 @@ def test_bounds_and_choices_are_kept(name):
         with pytest.raises(UserError, match=f"--{name} must be one of"):
             Settings.of(**{name: "nonsense"})
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes one of ")
+    elif kind is bool:
+        mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes true or false. Received: 'nonsense'.")
     elif kind is not str:
         mistake(here("trainers.main", f"--{name}=nonsense"), f"--{name} takes a ", "'nonsense'")
         step = 1 if kind is int else 1e-9

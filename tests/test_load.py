@@ -35,8 +35,8 @@ def said_of(**settings):
 def test_what_is_read_is_said(tmp_path):
     path = write_csv(tmp_path / "log.csv", "userId,movieId,Stars,timestamp,helpful", [(*e, "97", "3") for e in rows()])
     assert said_of(data=str(path)) == [
-        f"Reading {path}: user = userId, item = movieId, rating = Stars, 4 or more counts; "
-        "not used: timestamp, helpful.",
+        f"Reading {path}: user = userId, item = movieId, rating = Stars, "
+        "4 or more counts, time = timestamp; not used: helpful.",
         "320 rows read, 320 with a rating of 4 or more; distinct: 320 pairs of 40 users and 12 items.",
         "Dropped users of fewer than 5 items; left: 320 pairs of 40 users and 12 items.",
     ]
@@ -79,8 +79,8 @@ def test_every_form_says_what_it_reads(tmp_path):
         f"Reading {parquet}: user = user, item = item, rating = rating, 4 or more counts; not used: t."
     )
     assert said_of(data=str(dat))[0] == (
-        f"Reading {dat} in MovieLens' layout: user = column 1, item = column 2, rating = column 3, 4 or more counts; "
-        "not used: column 4."
+        f"Reading {dat} in MovieLens' layout: user = column 1, item = column 2, rating = column 3, 4 or more counts, "
+        "time = column 4."
     )
     assert said_of(data=str(triplets))[0] == (
         f"Reading {triplets}, a Million Song taste profile: user = column 1, item = column 2, "
@@ -115,12 +115,13 @@ def test_settings_of_the_split_that_change_nothing_are_said(tmp_path):
 
 
 def test_mistakes_of_paths_and_columns(tmp_path):
+    (tmp_path / "empty").mkdir()
     path = write_csv(tmp_path / "log.csv", "userId,movieId,rating", rows())
     for settings, words in (
         ({"data": str(tmp_path / "nowhere.csv")}, "no file or folder"),
         ({"data": str(path), "user_column": "who"}, "no column named by --user_column=who"),
         ({"data": str(path), "item_titles": str(tmp_path / "no.csv")}, "no file or folder"),
-        ({"data": str(tmp_path), "item_titles": str(path)}, "is no data set known here"),
+        ({"data": str(tmp_path / "empty"), "item_titles": str(path)}, "is no data set known here"),
     ):
         with pytest.raises(UserError, match=words):
             load_split(Settings.of(**settings), silent)

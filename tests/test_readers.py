@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vae_cf_tf.data import tables
+from vae_cf_tf.data import progress, tables
 from vae_cf_tf.data.formats import ReaderOptions, read
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.errors import UserError
@@ -705,3 +705,89 @@ def test_a_bad_line_in_one_of_the_netflix_files(tmp_path):
     (tmp_path / "mv_0000011.txt").write_text("11:\n7,3,2005-01-01\n7,,2005-01-01\n")
     with pytest.raises(UserError, match=r"mv_0000011\.txt, line 3: the rating is empty"):
         read(str(tmp_path))
+
+
+def events_read(path, options=ReaderOptions()):  # noqa: B008
+    log = read(str(path), options)
+    ratings = [None] * len(log.users) if log.ratings is None else log.ratings.tolist()
+    return list(zip(log.user_ids[log.users].tolist(), log.item_ids[log.items].tolist(), ratings, strict=True))
+
+
+def test_a_parquet_folder_of_many_parts(tmp_path):
+    """As Spark writes it: markers, an empty part, and hive partitions, whose key is not read."""
+    folder = tmp_path / "log.parquet"
+    table = parquet_table()
+    for place, part in (("day=1/part-00000.snappy.parquet", table[:2]), ("day=1/part-00001.parquet", table[2:2]),
+                        ("day=2/part-00000.parquet", table[2:3]), ("day=2/part-00001.parquet", table[3:])):  # fmt: skip
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, folder / place)
+    (folder / "_SUCCESS").write_text("")
+    (folder / "_metadata.parquet").write_text("no Parquet")
+    (folder / "day=1" / ".part-00000.parquet.crc").write_text("x")
+    assert events_read(folder) == EVENTS
+    # Numbers that are whole in one part and text in another: "10.0" is cleaned by the whole column.
+    pq.write_table(parquet_table(pa.int64())[:2], folder / "day=1" / "part-00000.snappy.parquet")
+    assert [u for u, _, _ in events_read(folder)][:3] == ["7", "7", "7"]
+    ratings = pa.array([5.0, None])
+    pq.write_table(pa.table({"user_id": ["a", "b"], "item_id": ["c", "d"], "rating": ratings}), folder / "z.parquet")
+    with pytest.raises(UserError, match=r"z\.parquet, row 2: the rating is empty"):
+        read(str(folder))
+    pq.write_table(pa.table({"user_id": ["a", ""], "item_id": ["c", "d"], "rating": [1, 2]}), folder / "z.parquet")
+    with pytest.raises(UserError, match=r"z\.parquet, row 2: the user id is empty"):
+        read(str(folder))
+    pq.write_table(pa.table({"user_id": ["a"], "item": ["c"]}), folder / "z.parquet")
+    with pytest.raises(UserError, match=r"z\.parquet has no column item_id, the item column of .*take it out"):
+        read(str(folder))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_csv_parts(tmp_path, packed):
+    header, *lines = csv_text().splitlines(keepends=True)
+    ending = ".csv.gz" if packed else ".csv"
+
+    def write(name, text):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if packed and text else text.encode())
+
+    write(f"part-00000-abc{ending}", header + "".join(lines[:2]))
+    write(f"part-00001-abc{ending}", header)  # no row
+    write(f"part-00002-abc{ending}", header + "".join(lines[2:]))
+    (tmp_path / f"part-00003-abc{ending}").write_bytes(b"")
+    (tmp_path / "_SUCCESS").write_text("")
+    (tmp_path / "movies.csv").write_text(movies_csv())
+    assert events_read(tmp_path) == EVENTS
+    assert read(str(tmp_path)).titles == TITLES
+    assert read(str(tmp_path)).times.tolist() == [978300, 978301, 978302, 978303, 978304, 978305]
+    write(f"part-00002-abc{ending}", header + "".join(lines[2:]) + "7,NULL,3,5\n")
+    with pytest.raises(UserError, match=rf"part-00002-abc\{ending}, line 6: the item id is 'NULL'"):
+        read(str(tmp_path))
+    write(f"part-00002-abc{ending}", "user,item\n1,2\n")
+    with pytest.raises(UserError, match="no data set known"):
+        read(str(tmp_path))
+
+
+def test_booleans_and_categories(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,rating\n1,2,True\n1,3, false\n2,3,TRUE\n")
+    expected = [("1", "2", 1.0), ("1", "3", 0.0), ("2", "3", 1.0)]
+    assert events_read(tmp_path / "log.csv") == expected
+    ids = [pa.array(["1", "1", "2"]).dictionary_encode(), pa.array([2.0, 3.0, 3.0])]
+    pq.write_table(
+        pa.table([*ids, pa.array([True, False, True])], names=["user", "item", "rating"]), tmp_path / "log.parquet"
+    )
+    assert events_read(tmp_path / "log.parquet") == expected
+    (tmp_path / "log.csv").write_text("user,item,rating\n1,2,true\n1,3,maybe\n")
+    with pytest.raises(UserError, match="line 3: the rating is 'maybe', not true or false"):
+        read(str(tmp_path / "log.csv"))
+
+
+def test_progress_is_told_for_logs_that_take_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(tables, "_BLOCK", 50)
+    (tmp_path / "log.csv").write_text("user,item\n" + "1,2\n" * 100)
+    pq.write_table(parquet_table(), tmp_path / "log.parquet")
+    write_netflix(tmp_path / "netflix", per_file=True)
+    for name, rows in (("log.csv", "100"), ("log.parquet", str(len(EVENTS))), ("netflix", None)):
+        said = []
+        read(str(tmp_path / name), say=said.append)
+        told = [line for line in said if line.endswith("rows read so far …")]
+        assert told
+        assert rows is None or told[-1] == f"{rows} rows read so far …"

@@ -50,3 +50,26 @@ def prepared_split(
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
     )
     return split
+
+
+def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:
+    """The data of the run that --also_time_split makes, kept in its own workdir; None without that flag.
+
+    Args:
+      settings: of the run that it stands beside.
+      split: the data of that run.
+      given: the settings that the user named.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: as `prepared_split`; data that is split already.
+    """
+    if not settings.run.also_time_split:
+        return None
+    if split.about.get("by") == "given":
+        raise UserError("--also_time_split needs a log with times, and the data is split already; leave it out")
+    say("Beside it, split by time:")
+    inner = settings.of_time_split()
+    workdir = Workdir(inner.run.workdir)
+    with workdir.locked():
+        return prepared_split(inner, workdir, given, say)

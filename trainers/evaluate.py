@@ -83,6 +83,7 @@ def evaluate(
         "users_per_second": split.train.shape[0] * settings.training.passes / seconds,
         "peak_rss_mb": peak_rss_mb,
         "baselines": baselines,
+        "split": split.about,
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "config": settings.flat(),

@@ -52,3 +52,34 @@ def trained(settings: Settings, workdir: Workdir, split: Split, say: Say, verbos
     baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
     network, log = train(settings, workdir, split, say, verbose)
     return evaluate(network, settings, workdir, split, log, baselines, say)
+
+
+BESIDE = ("split", "test", "validation", "best_epoch", "epochs", "baselines", "data_fingerprint")
+"""What metrics.json has of the run split by time."""
+
+
+def add_time_split(
+    settings: Settings, workdir: Workdir, values: dict[str, Any], split: Split, say: Say
+) -> dict[str, Any]:
+    """Makes the run of --also_time_split, or what is left of it, and adds its figures to metrics.json as `time_split`.
+
+    Args:
+      settings: of the run that it stands beside.
+      workdir: of that run.
+      values: what its metrics.json holds.
+      split: from `claim.prepared_time_split`.
+      say: receives the lines that a person reads.
+
+    Raises:
+      UserError: as `run`.
+      KeyboardInterrupt: Ctrl-C.
+    """
+    inner = settings.of_time_split()
+    beside = Workdir(inner.run.workdir)
+    with beside.locked():
+        say("The same settings, split by time:")
+        theirs = trained(inner, beside, split, say).values
+        say(summary.table(theirs))
+    values = values | {"time_split": {name: theirs[name] for name in BESIDE}}
+    workdir.write_metrics(values)
+    return values

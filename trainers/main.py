@@ -40,7 +40,9 @@ def train_and_evaluate(
     with workdir.locked():
         say(summary.settings_line(settings))
         split = claim.prepared_split(settings, workdir, given, say)  # needs no TensorFlow: a wrong path is told at once
-        return job.run(settings, workdir, split, say)
+        by_time = claim.prepared_time_split(settings, split, given, say)
+        values = job.run(settings, workdir, split, say)
+        return values if by_time is None else job.add_time_split(settings, workdir, values, by_time, say)
 
 
 def main(argv: list[str]) -> None:

@@ -57,6 +57,8 @@ def prepare(settings: Settings, out: Path, given: frozenset[str] = frozenset(), 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
     split = load_split(settings, say, given)
+    if split.weights is not None:
+        raise UserError("the files of a split hold no weights; give them to trainers.main with --data=LOG itself")
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

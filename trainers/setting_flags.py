@@ -11,6 +11,7 @@ from vae_cf_tf.settings.fields import facts_of
 from vae_cf_tf.settings.settings import field_of, names
 
 _DEFINE: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,

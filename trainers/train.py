@@ -72,7 +72,9 @@ def train(
         passes_done = checkpoint.epochs_done * options.passes
         with interruptible(checkpoint.where_it_resumes) as interrupt:
             model.fit(
-                batches.shuffled(split.train, options.batch_size, options.seed, passes_done),
+                batches.shuffled(
+                    split.weighted_train(), options.batch_size, options.seed, passes_done, split.weights is not None
+                ),
                 epochs=options.epochs,
                 initial_epoch=checkpoint.epochs_done,
                 steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,

@@ -31,7 +31,7 @@ LIKELIHOODS = Registry(
         "bernoulli": "vae_cf_tf.models.likelihoods.bernoulli:Bernoulli",
         "gaussian": "vae_cf_tf.models.likelihoods.gaussian:Gaussian",
     },
-    traits={"multinomial": {"sampled"}},
+    traits={"multinomial": {"sampled", "weights"}},
 )
 ITEM_ITEM = Registry("item–item model", {"linear": "vae_cf_tf.linear.item_item:NormalizedEase"})
 BASELINES = Registry(

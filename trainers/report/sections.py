@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from trainers.report import figures, numbers
+from trainers.report import figures, numbers, protocol
 from trainers.report.names import DECIDES, METRICS, OURS, metric_name
 from trainers.report.page import Block, Interval, Plot, Section, Table, Text, User, Users
 from trainers.report.run import Run
@@ -33,10 +33,11 @@ def lead(run: Run, seed: int) -> list[str]:
             f"the difference {signed(gain.low)} to {signed(gain.high)})"
             f"{'' if gain.excludes_zero else ', which may be chance'}."
         )
+    others = "users, by what they did later" if split.about.get("by") == "time" else "other users"
     return [
         f"This page describes one training run of a recommender, {run.name}. It learned from "
         f"{split.train.shape[0]:,} users which of {len(split.item_ids):,} items they chose. Then it was tested on "
-        f"{users.fold_in.shape[0]:,} other users: it saw about {share:.0%} of each one's items and made a list of "
+        f"{users.fold_in.shape[0]:,} {others}: it saw about {share:.0%} of each one's items and made a list of "
         "recommendations. A good list has the user's remaining items, the held-out items, near its top.",
         result,
     ]
@@ -65,6 +66,7 @@ def data(run: Run) -> Section:
             f"are interactions. The most popular 1% of the items have {top[0.01]:.0%} of the training interactions, "
             f"the most popular 10% have {top[0.1]:.0%}."
         )],
+        *([Text(words)] for words in (protocol.words(run.split.about), protocol.beside(run.metrics)) if words),
         [Plot(
             "data_lengths", "Length of histories",
             f"The curve's height at n is the share of training users who have at most n items. Half have at most "

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.times import Times
 
 NO_IDS = ("", "nan", "NaN", "NULL", "null", "None", "NA", "N/A", "<NA>")
 """What programs write for a missing value."""
@@ -64,25 +65,42 @@ class EventLog:
         self._users: list[pa.DictionaryArray] = []
         self._items: list[pa.DictionaryArray] = []
         self._ratings: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
+        self._times: Times | None = None
         self._rows = 0
 
-    def add(self, users: pa.Array, items: pa.Array, ratings: pa.Array | None = None) -> None:
+    def add(
+        self,
+        users: pa.Array,
+        items: pa.Array,
+        ratings: pa.Array | None = None,
+        times: pa.Array | None = None,
+        weights: pa.Array | None = None,
+    ) -> None:
         """Takes a block of events.
 
         Args:
             users: ids: text or whole numbers, a dictionary (category) of these or not.
             items: likewise.
             ratings: numbers; None for a log without ratings, and then for every block of it.
+            weights: numbers of at least 0; None likewise.
+            times: numbers, ISO 8601 text, timestamps or dates; None likewise.
 
-        Raises: BadEvent for an id or a rating that is missing or not finite; pyarrow's errors for other types.
+        Raises: BadEvent for an id, a rating or a time that is missing or not finite; pyarrow's errors for other types.
         """
         coded = self._as_text(users, "user"), self._as_text(items, "item")
         if ratings is not None:
-            ratings = ratings.cast(pa.float32(), safe=False)
-            is_number = pc.fill_null(pc.is_finite(ratings), False)
-            if not pc.all(is_number, min_count=0).as_py():
-                raise BadEvent(self._rows + _first(pc.invert(is_number)), "the rating is empty or not a finite number")
-            self._ratings.append(ratings.to_numpy())
+            self._ratings.append(self._numbers(ratings, "rating"))
+        if weights is not None:
+            numbers = self._numbers(weights, "weight")
+            if len(below := np.flatnonzero(numbers < 0)):
+                raise BadEvent(self._rows + int(below[0]), f"the weight is {numbers[below[0]]:g}, below 0")
+            self._weights.append(numbers)
+        if times is not None:
+            self._times = self._times or Times()
+            if (row := self._times.add(times)) is not None:
+                received = times[row].as_py()
+                raise BadEvent(self._rows + row, f"the time is {received!r}" if received else "the time is empty")
         self._users.append(coded[0])
         self._items.append(coded[1])
         self._rows += len(users)
@@ -92,7 +110,10 @@ class EventLog:
         if not self._rows:
             raise NoEvents
         ratings = np.concatenate(self._ratings) if self._ratings else None
-        self._ratings = []
+        weights = np.concatenate(self._weights) if self._weights else None
+        self._ratings, self._weights = [], []
+        times = self._times.seconds() if self._times else None
+        self._times = None
         users, user_ids = _coded(self._users, "user")
         items, item_ids = _coded(self._items, "item")
         if self._header and self._header[0] in set(user_ids) and self._header[1] in set(item_ids):
@@ -102,7 +123,15 @@ class EventLog:
             rows = np.flatnonzero((users == user) & (items == item))
             if len(rows):
                 raise BadEvent(int(rows[0]), "the header line stands here again")
-        return Interactions(users, items, user_ids, item_ids, ratings)
+        return Interactions(users, items, user_ids, item_ids, ratings, weights=weights, times=times)
+
+    def _numbers(self, array: pa.Array, what: str) -> np.ndarray:
+        """Float32 [rows]. Raises BadEvent for the first that is no finite number."""
+        numbers = array.cast(pa.float32(), safe=False)
+        is_number = pc.fill_null(pc.is_finite(numbers), False)
+        if not pc.all(is_number, min_count=0).as_py():
+            raise BadEvent(self._rows + _first(pc.invert(is_number)), f"the {what} is empty or not a finite number")
+        return numbers.to_numpy(zero_copy_only=False)
 
     def _as_text(self, array: pa.Array, what: str) -> pa.DictionaryArray:
         """Ids as text; the dictionary holds those in use alone, in order of first appearance."""

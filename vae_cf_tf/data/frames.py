@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,14 @@ def read(frame: Any, options: ReaderOptions = _DEFAULT, say: Say = silent) -> In
     columns = columns_in(name, table.schema, options)
     say(f"Reading {name}: {columns.told(options.threshold)}")
     try:
-        return read_batches(table.to_batches(), columns)
+        try:
+            return read_batches(table.to_batches(), columns)
+        except BadEvent as error:
+            if columns.time is None or options.timestamp_column or options.needs_times:
+                raise
+            data = read_batches(table.to_batches(), replace(columns, time=None))
+            say(f"The times are left out: {name}, row {error.row + 1}: {error}")
+            return data
     except BadEvent as error:
         raise UserError(f"{name}, row {error.row + 1}: {error}; correct or drop the row") from error
     except NoEvents as error:

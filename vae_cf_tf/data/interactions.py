@@ -21,3 +21,5 @@ class Interactions:
     item_ids: np.ndarray  # str objects [items], likewise
     ratings: np.ndarray | None = None  # float32 [events], None where the log has no rating: every event counts
     titles: dict[str, str] = field(default_factory=dict)  # item id -> title, {} where unknown
+    weights: np.ndarray | None = None  # float32 [events], at least 0, None where all are 1
+    times: np.ndarray | None = None  # float64 [events], seconds since 1970, None where they are not known

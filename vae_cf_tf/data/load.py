@@ -56,4 +56,7 @@ def reader_options(settings: Settings) -> formats.ReaderOptions:
         rating_column=settings.data.rating_column,
         item_titles=settings.data.item_titles,
         threshold=settings.split.threshold,
+        timestamp_column=settings.data.timestamp_column,
+        weight_column=settings.data.weight_column,
+        needs_times=settings.split.needs_times or settings.run.also_time_split,
     )

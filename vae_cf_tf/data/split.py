@@ -1,12 +1,13 @@
-"""Training, validation and test users, by the published protocol's split."""
+"""Training, validation and test data, by the published protocol's split of users or by time."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from scipy import sparse
 from vae_cf_tf.data import assignment
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import user_errors
+from vae_cf_tf.data.time_split import as_text, cuts, later_events
 from vae_cf_tf.data.titles import matching
+from vae_cf_tf.data.weights import pair_weights
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.say import Say, silent
@@ -54,6 +57,14 @@ class Split:
     test: HeldOut
     item_ids: list[str]  # the raw id of each column
     titles: dict[str, str]  # item id -> title, {} where unknown
+    about: dict[str, Any] = field(default_factory=dict)  # how it was made, as metrics.json has it; {}: not known
+    weights: np.ndarray | None = None  # float32 [train.nnz], x_ui in the order of train.indices; None: all are 1
+
+    def weighted_train(self) -> sparse.csr_matrix:
+        """`train` with the weights in place of ones."""
+        if self.weights is None:
+            return self.train
+        return sparse.csr_matrix((self.weights, self.train.indices, self.train.indptr), self.train.shape)
 
     def name_of(self, column: int) -> str:
         """The item's title, or its id where there is none."""
@@ -69,10 +80,13 @@ class Split:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the split as one file, split.npz, into `folder` (made where it is missing)."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        arrays = {"item_ids": _json_bytes(self.item_ids), "titles": _json_bytes(self.titles)}
+        texts = {"item_ids": self.item_ids, "titles": self.titles, "about": self.about}
+        arrays = {name: _json_bytes(value) for name, value in texts.items()}
         for name, matrix in self._matrices():
             arrays[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}_indices"] = matrix.indices
+        if self.weights is not None:
+            arrays["train_weights"] = self.weights
         with written_aside(Path(folder) / SPLIT_FILE) as aside, open(aside, "wb") as f:
             np.savez(f, allow_pickle=False, **arrays)
 
@@ -83,6 +97,8 @@ class Split:
         try:
             with user_errors(path), np.load(path) as arrays:
                 item_ids, titles = (json.loads(arrays[name].tobytes()) for name in ("item_ids", "titles"))
+                about = json.loads(arrays["about"].tobytes()) if "about" in arrays else {}
+                weights = arrays.get("train_weights")
                 matrices = [
                     _csr(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(item_ids))
                     for name in ("train", "validation_tr", "validation_te", "test_tr", "test_te")
@@ -91,26 +107,35 @@ class Split:
             raise
         except Exception as e:  # zipfile and numpy raise many kinds for a damaged file
             raise UserError(f"{path} is damaged ({type(e).__name__}); delete it and split again") from e
-        return cls(matrices[0], HeldOut(*matrices[1:3]), HeldOut(*matrices[3:]), item_ids, titles)
+        return cls(matrices[0], HeldOut(*matrices[1:3]), HeldOut(*matrices[3:]), item_ids, titles, about, weights)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that splits of equal matrices and item ids share; titles do not count."""
+        """16 hexadecimal digits that splits of equal matrices, weights and item ids share, whatever titles and `about`
+        they have."""
         digest = hashlib.sha256(json.dumps(self.item_ids).encode())
         for _, matrix in self._matrices():
             digest.update(np.asarray([*matrix.shape, matrix.nnz], np.int64).tobytes())
             digest.update(matrix.indptr.astype(np.int64).tobytes())
             digest.update(np.ascontiguousarray(matrix.indices, np.int32).data)
+        if self.weights is not None:
+            digest.update(np.ascontiguousarray(self.weights, np.float32).data)
         return digest.hexdigest()[:16]
 
 
 def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: Say = silent) -> Split:
-    """Splits by users as Liang et al. 2018 do (arXiv 1802.05814, the notebook of dawenl/vae_cf).
+    """Splits by users as Liang et al. 2018 do (arXiv 1802.05814, the notebook of dawenl/vae_cf), or by time.
 
     Ratings of `threshold` or more count as 1, repeated events as one. Items with few users are dropped, then users with
     few items. The users, sorted by id (as numbers where all ids are whole numbers), are permuted; the last are for
     test, those before them for validation. The catalogue is the training users' items in order of first appearance.
     Of a held-out user's n items, in the log's order, (1 - fold_in_share)·n, rounded down, are drawn as targets, users
     taken by sorted id. Rows are in the permutation's order; held-out users with no item of the catalogue are left out.
+    With `targets` = latest, they are the items that the user had last, by the first event of each.
+
+    By time, events before the first of two cuts train, with the same filters (`time_split.cuts`). Validation users are
+    those with an item of the catalogue before it, and another between the cuts: what lies before is fold-in, what lies
+    between is target unless the user had it before. Test users likewise, at the second cut. Events after the second cut
+    thus only are test targets. Rows are in the order of the users' ids.
 
     Args:
         say: is told how much each step leaves.
@@ -123,31 +148,53 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
         >>> data.train.shape, data.test.fold_in.shape
         ((50, 39), (5, 39))
     """
-    log = interactions
-    users, items = log.users, log.items
-    told = f"{len(users):,} rows read"
+    if settings.needs_times and interactions.times is None:
+        flag = "--targets=latest" if settings.targets == "latest" else "--half_life_days"
+        flag = "--split=time" if settings.split == "time" else flag
+        raise UserError(f"{flag} needs times, and the data has none; name their column with --timestamp_column")
+    log, told = _counted(interactions, settings)
+    made = _by_time(log, settings, told, say) if settings.split == "time" else _by_users(log, settings, told, say)
+    if made.about["training_has_later_events"]:
+        say(
+            "Training holds events later than those it is judged on: "
+            f"{made.about['training_later_share']:.0%} of its events are later than a test target, on average."
+        )
+    return made
+
+
+def _counted(log: Interactions, settings: SplitSettings) -> tuple[Interactions, str]:
+    """The events whose rating and weight count, and how many these are, for people."""
+    told = f"{len(log.users):,} rows read"
     if log.ratings is not None:
         counted = log.ratings >= np.float32(settings.threshold)
-        users, items = users[counted], items[counted]
-        if not len(users):
+        if not counted.any():
             raise UserError(
                 f"no rating reaches {settings.threshold:g} (the highest is {log.ratings.max():g}); lower --threshold"
             )
-        told += f", {len(users):,} with a rating of {settings.threshold:g} or more"
+        log = _some_events(replace(log, ratings=None), counted)
+        told += f", {len(log.users):,} with a rating of {settings.threshold:g} or more"
+    if log.weights is not None and not log.weights.all():
+        log = _some_events(log, log.weights > 0)
+        if not len(log.users):
+            raise UserError("every weight is 0; name another --weight_column")
+        told += f", {len(log.users):,} with a weight above 0"
+    return log, told
+
+
+def _some_events(log: Interactions, chosen: np.ndarray) -> Interactions:
+    of_events = ("users", "items", "times", "weights")
+    arrays = {name: getattr(log, name) for name in of_events}
+    return replace(log, **{name: a[chosen] for name, a in arrays.items() if a is not None})
+
+
+def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -> Split:
+    users, items = log.users, log.items
     # [users, items] of the whole log, repeated events made one.
     seen = ones(users, items, (len(log.user_ids), len(log.item_ids)))
     say(f"{told}; distinct: {_size(seen)}.")
     steps = [len(log.user_ids), _rows(seen)]
-    is_kept = np.bincount(seen.indices, minlength=seen.shape[1]) >= max(settings.min_users_per_item, 1)
-    seen.data[:] = is_kept[seen.indices]
-    seen.eliminate_zeros()
-    if settings.min_users_per_item > 1:
-        say(f"Dropped items of fewer than {settings.min_users_per_item:,} users; left: {_size(seen)}.")
+    is_kept, kept = _filtered(seen, settings, say)
     steps.append(_rows(seen))
-    is_active = np.diff(seen.indptr) >= max(settings.min_items_per_user, 1)
-    kept = np.flatnonzero(is_active)
-    if settings.min_items_per_user > 1:
-        say(f"Dropped users of fewer than {settings.min_items_per_user:,} items; left: {_size(seen[kept])}.")
     held = settings.heldout_users or min(max(len(kept) // 10, 1), 10_000)
     if len(kept) <= 2 * held:
         raise UserError(_too_few_users([*steps, len(kept)], settings))
@@ -162,28 +209,124 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
 
     is_training = np.zeros(len(log.user_ids), bool)
     is_training[parts[0]] = True
-    catalogue = pd.unique(items[is_training[users] & is_kept[items]])
+    trains = is_training[users] & is_kept[items]  # [events]
+    catalogue = pd.unique(items[trains])
     column = np.full(len(log.item_ids), -1, np.int32)
     column[catalogue] = np.arange(len(catalogue), dtype=np.int32)
     rows = seen[parts[0]]
     train = _csr(rows.indptr, column[rows.indices], len(catalogue))
     del seen, rows
+    weights = _weights(log, settings, trains, train, parts[0], column)
 
     rank = np.full(len(log.user_ids), -1, np.int32)  # of users by id
     rank[kept] = np.arange(len(kept), dtype=np.int32)
-    held_out = []
+    held_out, target_events = [], np.zeros(0, np.int64)
+    latest = log.times if settings.targets == "latest" else None
     for part in parts[1:]:
         if settings.target_draws == "reseeded":
             random = np.random.RandomState(settings.split_seed)
-        held_out.append(_held_out(users, column[items], part, rank, len(catalogue), settings.fold_in_share, random))
+        made, target_events = _held_out(
+            users, column[items], part, rank, len(catalogue), settings.fold_in_share, random, latest
+        )
+        held_out.append(made)
     if lost := 2 * held - sum(h.target.shape[0] for h in held_out):
         say(f"Left out: {lost:,} held-out users of whose items no training user has any.")
     for name, held_out_part in zip(("validation", "test"), held_out, strict=True):
         if not held_out_part.target.nnz:
             raise UserError(_no_targets(name, held_out_part, settings))
+    times = (None, None) if log.times is None else (log.times[trains], log.times[target_events])
+    about = {"by": "users", "targets": settings.targets} | later_events(*times)
+    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about, weights)
+
+
+def _weights(
+    log: Interactions,
+    settings: SplitSettings,
+    trains: np.ndarray,
+    train: sparse.csr_matrix,
+    of_rows: np.ndarray,
+    column: np.ndarray,
+) -> np.ndarray | None:
+    """x_ui of `train`, whose rows are the users `of_rows`, from the events that `trains`; None where all are 1."""
+    if log.weights is None and settings.repeats == "once" and not settings.half_life_days:
+        return None
+    row = np.full(len(log.user_ids), -1, np.int64)
+    row[of_rows] = np.arange(len(of_rows))
+    weights, times = (None if array is None else array[trains] for array in (log.weights, log.times))
+    return pair_weights(train, row[log.users[trains]], column[log.items[trains]], weights, times, settings)
+
+
+def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) -> Split:
+    users, items, times = log.users, log.items, log.times
+    assert times is not None
+    shape = (len(log.user_ids), len(log.item_ids))
+    at = cuts(times, settings)
+    say(f"{told}. Training ends before {as_text(at.validation)}, test targets begin at {as_text(at.test)}.")
+    trains = times < at.validation  # [events]
+    seen = ones(users[trains], items[trains], shape)
+    say(f"Before the first cut, distinct: {_size(seen)}.")
+    is_kept, kept = _filtered(seen, settings, say)
+    if not len(kept):
+        raise UserError(
+            f"no user has {settings.min_items_per_user:,} items before {as_text(at.validation)}, where training ends; "
+            "lower --min_items_per_user or give a later --cut"
+        )
+    is_training = np.zeros(shape[0], bool)
+    is_training[kept] = True
+    trains &= is_training[users] & is_kept[items]
+    catalogue = pd.unique(items[trains])
+    column = np.full(shape[1], -1, np.int32)
+    column[catalogue] = np.arange(len(catalogue), dtype=np.int32)
+    kept = _sorted_by_id(kept, log.user_ids)
+    rows = seen[kept]
+    train = _csr(rows.indptr, column[rows.indices], len(catalogue))
+    weights = _weights(log, settings, trains, train, kept, column)
+    known = column[items] >= 0
+    held_out, target_events = [], np.zeros(0, np.int64)
+    for name, start, end in (("validation", at.validation, at.test), ("test", at.test, np.inf)):
+        before, after = known & (times < start), known & (times >= start) & (times < end)
+        wide = (shape[0], len(catalogue))
+        fold_in, target = (ones(users[m], column[items[m]], wide) for m in (before, after))
+        target = (target - target.multiply(fold_in)).tocsr()
+        target.eliminate_zeros()
+        has_both = (np.diff(fold_in.indptr) > 0) & (np.diff(target.indptr) > 0)
+        judged = np.flatnonzero(has_both)
+        active = len(np.unique(users[(times >= start) & (times < end)]))
+        if not len(judged):
+            raise UserError(
+                f"no {name} user: of {active:,} who are active from {as_text(start)} on, none has an item of the "
+                "catalogue before and another one after; give another --cut"
+            )
+        say(
+            f"{name.capitalize()}: {len(judged):,} of the {active:,} users who are active from {as_text(start)} on "
+            "have an item of the catalogue before it and another one after it."
+        )
+        ordered = _sorted_by_id(judged, log.user_ids)
+        held_out.append(HeldOut(*(_csr(m.indptr, m.indices, wide[1]) for m in (fold_in[ordered], target[ordered]))))
+        events = np.flatnonzero(after)
+        target_events = events[np.asarray(target[users[events], column[items[events]]]).ravel() > 0]
+    about = {"by": "time", "targets": "after the cut", "cut": as_text(at.test), "training_ends": as_text(at.validation)}
+    about |= later_events(times[trains], times[target_events])
+    return Split(train, held_out[0], held_out[1], *_ids_and_titles(log, catalogue), about, weights)
+
+
+def _filtered(seen: sparse.csr_matrix, settings: SplitSettings, say: Say) -> tuple[np.ndarray, np.ndarray]:
+    """Drops items with few users from `seen`, [users, items]; returns which items are kept, bool [items], and the users
+    who then have enough items."""
+    is_kept = np.bincount(seen.indices, minlength=seen.shape[1]) >= max(settings.min_users_per_item, 1)
+    seen.data[:] = is_kept[seen.indices]
+    seen.eliminate_zeros()
+    if settings.min_users_per_item > 1:
+        say(f"Dropped items of fewer than {settings.min_users_per_item:,} users; left: {_size(seen)}.")
+    kept = np.flatnonzero(np.diff(seen.indptr) >= max(settings.min_items_per_user, 1))
+    if settings.min_items_per_user > 1:
+        say(f"Dropped users of fewer than {settings.min_items_per_user:,} items; left: {_size(seen[kept])}.")
+    return is_kept, kept
+
+
+def _ids_and_titles(log: Interactions, catalogue: np.ndarray) -> tuple[list[str], dict[str, str]]:
     item_ids = log.item_ids[catalogue].tolist()
-    titles = {item: log.titles[item] for item in item_ids if item in log.titles}
-    return Split(train, held_out[0], held_out[1], item_ids, titles)
+    return item_ids, {item: log.titles[item] for item in item_ids if item in log.titles}
 
 
 def target_counts(sizes: Sequence[int], fold_in_share: float) -> list[int]:
@@ -236,11 +379,15 @@ def _held_out(
     items: int,
     fold_in_share: float,
     random: np.random.RandomState,
-) -> HeldOut:
-    """Draws the targets of the users `part` from the log's `users` and `columns` (-1: not in the catalogue)."""
+    times: np.ndarray | None = None,
+) -> tuple[HeldOut, np.ndarray]:
+    """Draws the targets of the users `part` from the log's `users` and `columns` (-1: not in the catalogue), or takes
+    the latest where there are `times`. Returns the targets' events, too."""
     row = np.full(len(rank), -1, np.int32)
     row[part] = np.arange(len(part), dtype=np.int32)
     chosen = np.flatnonzero((row[users] >= 0) & (columns >= 0))
+    if times is not None:
+        chosen = chosen[np.argsort(times[chosen], kind="stable")]
     chosen = chosen[~pd.Series(users[chosen].astype(np.int64) * items + columns[chosen]).duplicated().to_numpy()]
     chosen = chosen[np.argsort(rank[users[chosen]], kind="stable")]  # user by user, each in the log's order
     users, columns = users[chosen], columns[chosen]
@@ -249,10 +396,11 @@ def _held_out(
     sizes = np.diff(np.r_[starts, len(users)]).tolist()
     for start, size, count in zip(starts.tolist(), sizes, target_counts(sizes, fold_in_share), strict=True):
         if size >= _MIN_ITEMS_FOR_TARGETS:
-            is_target[start + random.choice(size, count, replace=False)] = True
+            last = np.arange(size - count, size)
+            is_target[start + (last if times is not None else random.choice(size, count, replace=False))] = True
     rows, row_count = _compact(row[users])
     fold_in, target = (ones(rows[m], columns[m], (row_count, items)) for m in (~is_target, is_target))
-    return HeldOut(fold_in, target)
+    return HeldOut(fold_in, target), chosen[is_target]
 
 
 def with_titles(data: Split, titles: Mapping[str, str]) -> Split:

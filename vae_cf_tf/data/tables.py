@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -148,13 +148,13 @@ class Table:
 
         Raises: UserError that names the line of the first record that is wrong.
         """
-        try:
-            return build(self._blocks(types, checks))
-        except (*BAD_FILE, BadEvent, NoEvents) as cause:
-            try:
-                return build(self._strict_blocks(types, checks))
-            except (*BAD_FILE, BadEvent):
-                raise unreadable(self.path, cause) from cause
+        return read_tables([self], types, checks, build)
+
+    def sample(self) -> list[str]:
+        """The fields of the first record; [] where there is none."""
+        if not self.header:
+            return self.first
+        return next((fields for _, _, fields in self._lines_and_fields()), [])
 
     @property
     def _skip(self) -> int:
@@ -273,6 +273,28 @@ class Table:
             return False
         alone = [_fields_alone(line.rstrip("\r\n"), self.separator) for line in lines if line.strip("\r\n")]
         return sum(len(f) == len(self.first) and checks.is_record(f) for f in alone) <= len(alone) / 2
+
+
+def read_tables(
+    tables: Sequence[Table],
+    types: dict[int, pa.DataType],
+    checks: Checks,
+    build: Callable[[Iterator[list[pa.Array]]], T],
+) -> T:
+    """Reads the parts of one table as `Table.read` does; a part without records is passed over where there are several.
+
+    Args:
+        tables: files of the same columns.
+        types, checks, build: as those of `Table.read`.
+    """
+    try:
+        return build(block for table in tables for block in table._blocks(types, checks))
+    except (*BAD_FILE, BadEvent, NoEvents) as cause:
+        try:
+            kept = [table for table in tables if table.sample()] or tables[:1]
+            return build(block for table in kept for block in table._strict_blocks(types, checks))
+        except (*BAD_FILE, BadEvent):
+            raise unreadable(tables[0].path, cause) from cause
 
 
 def _fields_alone(line: str, separator: str) -> list[str]:

@@ -135,6 +135,12 @@ def number_fault(text: str, what: str) -> str | None:
     return None if math.isfinite(value) else f"the {what} is {shown(text)}, not a finite number"
 
 
+def weight_fault(text: str) -> str | None:
+    """What is wrong with a field that should be a number of at least 0."""
+    wrong = number_fault(text, "weight")
+    return wrong or (f"the weight is {shown(text)}, below 0" if text.strip().startswith("-") and float(text) else None)
+
+
 @functools.lru_cache(1 << 12)  # ratings have few distinct values
 def _float32(text: str) -> float | None:
     try:

@@ -13,13 +13,13 @@ from vae_cf_tf.data.text import open_bytes, user_errors
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
-_NAMES = ("movies.csv", "movies.dat", "u.item", "movie_titles.txt", "movie_titles.csv")
+NAMES = ("movies.csv", "movies.dat", "u.item", "movie_titles.txt", "movie_titles.csv")
 TITLE_COLUMNS = ("title", "name", "movietitle", "itemtitle", "itemname", "booktitle")
 
 
 def beside(folder: Path, item_ids: Sequence[str] | np.ndarray, say: Say) -> dict[str, str]:
     """The titles of these items from a public data set's own file in `folder`; {} and a line where it is of no use."""
-    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
         return {}
     try:

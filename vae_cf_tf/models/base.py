@@ -96,8 +96,18 @@ class Autoencoder(keras.Model):
         """Makes the layers."""
         raise NotImplementedError
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> ElboTerms:
-        """The ELBO's parts: one sample of z and input dropout at `rate` drawn from `seed`; with None, z at its mean."""
+    def terms(
+        self,
+        histories: tf.RaggedTensor,
+        seed: tf.Tensor | None = None,
+        rate: float = 0.0,
+        weights: tf.Tensor | None = None,
+    ) -> ElboTerms:
+        """The ELBO's parts: one sample of z and input dropout at `rate` drawn from `seed`; with None, z at its mean.
+
+        `weights`, float [items of the batch], are x_ui of the likelihood; None: ones. The encoder reads the items
+        without them, since the histories that a server gets have none.
+        """
         raise NotImplementedError
 
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
@@ -160,18 +170,22 @@ class Autoencoder(keras.Model):
         return bags if self.sparse_input else hist.dense_rows(bags, self.num_items)
 
     def log_likelihood(
-        self, histories: tf.RaggedTensor, *latent: tf.Tensor, seed: tf.Tensor | None = None
+        self,
+        histories: tf.RaggedTensor,
+        *latent: tf.Tensor,
+        seed: tf.Tensor | None = None,
+        weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """log p(x|z), float [batch]; in training from sampled candidates, where the settings say so."""
-        samples = self.settings.softmax_samples
+        samples, more = self.settings.softmax_samples, () if weights is None else (weights,)
         if seed is None or not samples:
-            return self.likelihood(self.decode(*latent)).history_log_prob(histories)
+            return self.likelihood(self.decode(*latent)).history_log_prob(histories, *more)
         drawn = tf.random.stateless_uniform([samples], tf.random.fold_in(seed, 1), 0, self.num_items, tf.int32)
         candidates, places = tf.unique(tf.concat([histories.values, drawn], axis=0))
         rows = hist.rows_of(histories)
         inclusion = tf.gather(self.step_options.log_inclusion, candidates)
         f = self.decoder(*latent, some=candidates)
-        return self.likelihood_class.sampled_log_prob(f, rows, places[: tf.size(rows)], inclusion)
+        return self.likelihood_class.sampled_log_prob(f, rows, places[: tf.size(rows)], inclusion, *more)
 
     # Training
 
@@ -216,33 +230,35 @@ class Autoencoder(keras.Model):
         self.compile(optimizer, **config | {"annealing": KLAnnealing(**config["annealing"])})
 
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`, on a tf.data.Dataset of histories: int32 or int64 ragged [batch, (items)]."""
+        """As `keras.Model.fit`, on a tf.data.Dataset of histories, int32 or int64 ragged [batch, (items)], or of pairs
+        of histories and weights, float32 [items of the batch]."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(_Refresh())
         else:
             callbacks = [_Refresh(), *(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
-    def train_step(self, histories: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tf.RaggedTensor | tuple[tf.RaggedTensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on −log p(x|z) + β·KL, averaged over the batch; β follows the annealing schedule.
 
         All random draws are a function of the seed and the step's number, so that a resumed run needs no other random
         state.
         """
+        histories, weights = data if isinstance(data, tuple) else (data, None)
         histories = hist.of_int32(histories)
         step, options = tf.convert_to_tensor(self.optimizer.iterations), self.step_options
         beta = options.annealing(step)
         variables, rate = self.trainable_variables, options.input_dropout
         if not options.encoder_passes:
-            loss, nll, kl = self._learn(histories, step, beta, variables, rate)
+            loss, nll, kl = self._learn(histories, step, beta, variables, rate, weights)
         else:
             step_in_epoch = step % (options.steps_per_pass * (options.encoder_passes + 1))
             of_decoder = {id(v) for v in self.decoder.trainable_variables}
             of_encoder_and_prior = [v for v in variables if id(v) not in of_decoder]
             loss, nll, kl = tf.cond(
                 step_in_epoch < options.steps_per_pass * options.encoder_passes,
-                lambda: self._learn(histories, step, beta, of_encoder_and_prior, rate),
-                lambda: self._learn(histories, step, beta, self.decoder.trainable_variables, 0.0),
+                lambda: self._learn(histories, step, beta, of_encoder_and_prior, rate, weights),
+                lambda: self._learn(histories, step, beta, self.decoder.trainable_variables, 0.0, weights),
             )
         self.beta.assign(beta)
         for name, value in {"loss": loss, "nll": nll, "kl": kl}.items():
@@ -250,7 +266,13 @@ class Autoencoder(keras.Model):
         return {name: tracker.result() for name, tracker in self.trackers.items()} | {"beta": beta}
 
     def _learn(
-        self, histories: tf.RaggedTensor, step: tf.Tensor, beta: tf.Tensor, variables: list[keras.Variable], rate: float
+        self,
+        histories: tf.RaggedTensor,
+        step: tf.Tensor,
+        beta: tf.Tensor,
+        variables: list[keras.Variable],
+        rate: float,
+        weights: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Updates `variables`; returns the loss, −log p(x|z) and the KL term, means over the batch."""
         options = self.step_options
@@ -258,11 +280,12 @@ class Autoencoder(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             with products_in(PRODUCT_DTYPES[options.dtype_policy]):
-                terms = self.terms(histories, seed, rate)
+                more = () if weights is None else (weights,)
+                terms = self.terms(histories, seed, rate, *more)
             nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
             weighted = terms.kl
             if options.beta_scale == "item":
-                weighted *= tf.cast(histories.row_lengths(), tf.float32)
+                weighted *= hist.total_weights(histories, weights)
             loss = nll + beta * tf.reduce_mean(weighted) + self.weight_penalty()
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, nll, kl

@@ -31,7 +31,9 @@ def steps_per_pass(matrix: sp.csr_matrix, batch_size: int) -> int:
     return -(-matrix.shape[0] // batch_size)
 
 
-def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_pass: int = 0) -> tf.data.Dataset:
+def shuffled(
+    train: sp.csr_matrix, batch_size: int, seed: int, first_pass: int = 0, weighted: bool = False
+) -> tf.data.Dataset:
     """An endless stream of histories for training: each pass its own permutation, a function of (seed, pass) alone.
 
     Args:
@@ -39,22 +41,27 @@ def shuffled(train: sp.csr_matrix, batch_size: int, seed: int, first_pass: int =
       batch_size: users in a batch; a pass's last batch holds the rest.
       seed: seed of the permutations.
       first_pass: the pass (from 0) that the stream starts with.
+      weighted: whether each batch is a pair: histories, and the values of `train`, float32 [items of the batch].
     """
 
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def generate() -> Iterator[tuple[np.ndarray, ...]]:
         number = first_pass
         while True:
             order = np.random.default_rng([seed, number]).permutation(train.shape[0])
             for start in range(0, len(order), batch_size):
                 rows = train[order[start : start + batch_size]]
-                yield rows.indices, rows.indptr
+                yield (rows.indices, rows.indptr, rows.data)[: 3 if weighted else 2]
             number += 1
 
-    vector = tf.TensorSpec([None], tf.int32)
-    flat = tf.data.Dataset.from_generator(generate, output_signature=(vector, vector))
+    vectors = tuple(tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.int32, tf.float32))
+    flat = tf.data.Dataset.from_generator(generate, output_signature=vectors[: 3 if weighted else 2])
     options = tf.data.Options()
     options.autotune.enabled = False  # nothing is to be tuned, and its thread can hold up the end of `fit` for seconds
-    return flat.map(_ragged).prefetch(2).with_options(options)
+    if weighted:
+        batches = flat.map(lambda items, splits, weights: (_ragged(items, splits), weights))
+    else:
+        batches = flat.map(_ragged)
+    return batches.prefetch(2).with_options(options)
 
 
 def _ragged(items: tf.Tensor, splits: tf.Tensor) -> tf.RaggedTensor:

@@ -27,7 +27,13 @@ class DAE(Autoencoder):
     def latent(self, histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.first_input(histories)),)
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> ElboTerms:
+    def terms(
+        self,
+        histories: tf.RaggedTensor,
+        seed: tf.Tensor | None = None,
+        rate: float = 0.0,
+        weights: tf.Tensor | None = None,
+    ) -> ElboTerms:
         code = self.encoder(self.first_input(histories, rate, seed))
-        log_likelihood = self.log_likelihood(histories, code, seed=seed)
+        log_likelihood = self.log_likelihood(histories, code, seed=seed, weights=weights)
         return ElboTerms(log_likelihood, tf.zeros_like(log_likelihood))

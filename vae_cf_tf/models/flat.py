@@ -72,7 +72,13 @@ class VAE(Variational):
     def decode_from_prior(self, z: tf.Tensor) -> tf.Tensor:
         return self.decode(z)
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> ElboTerms:
+    def terms(
+        self,
+        histories: tf.RaggedTensor,
+        seed: tf.Tensor | None = None,
+        rate: float = 0.0,
+        weights: tf.Tensor | None = None,
+    ) -> ElboTerms:
         x_seed, z_seed, prior_seed = split_seed(seed, 3)
         parameters = self.encoder(self.first_input(histories, rate, x_seed))
         posterior = diagonal_normal(*parameters)
@@ -84,4 +90,4 @@ class VAE(Variational):
             kl = tfd.kl_divergence(posterior, prior)
         else:
             kl = posterior.log_prob(z) - prior.log_prob(z)
-        return ElboTerms(self.log_likelihood(histories, z, seed=seed), kl)
+        return ElboTerms(self.log_likelihood(histories, z, seed=seed, weights=weights), kl)

@@ -73,7 +73,13 @@ class HierarchicalVAE(Variational):
     def decode_from_prior(self, z: tf.Tensor) -> tf.Tensor:
         return self.decode(self.lower_base(z)[0], z)
 
-    def terms(self, histories: tf.RaggedTensor, seed: tf.Tensor | None = None, rate: float = 0.0) -> ElboTerms:
+    def terms(
+        self,
+        histories: tf.RaggedTensor,
+        seed: tf.Tensor | None = None,
+        rate: float = 0.0,
+        weights: tf.Tensor | None = None,
+    ) -> ElboTerms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = split_seed(seed, 5)
         h = self.encoder.hidden(self.first_input(histories, rate, upper_seed))
         parameters = self.encoder.heads(h)
@@ -87,4 +93,4 @@ class HierarchicalVAE(Variational):
         context = PriorContext(rate, prior_seed, in_training, lambda: self.first_input(histories), z2)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         kl -= self.prior.distribution(context).log_prob(z2) + self.lower_prior.distribution(context).log_prob(z1)
-        return ElboTerms(self.log_likelihood(histories, z1, z2, seed=seed), kl)
+        return ElboTerms(self.log_likelihood(histories, z1, z2, seed=seed, weights=weights), kl)

@@ -33,6 +33,13 @@ def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
     return tf.cumsum(begun)[:size]
 
 
+def total_weights(histories: tf.RaggedTensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Sum of the weights, float [items of the batch], of each history; of ones, where there are none: float [batch]."""
+    if weights is None:
+        return tf.cast(histories.row_lengths(), tf.float32)
+    return tf.math.unsorted_segment_sum(weights, rows_of(histories), tf.cast(histories.nrows(), tf.int32))
+
+
 def keep_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Bernoulli(1 − rate) draws, bool of `shape`, a function of `seed` (int32 [2]) alone.
 
@@ -69,6 +76,9 @@ def dense_rows(bags: Bags, num_items: int) -> tf.Tensor:
     return tf.scatter_nd(indices, tf.gather(bags.scale, bags.rows), [tf.size(bags.scale), num_items])
 
 
-def multi_hot(histories: tf.RaggedTensor, num_items: int) -> tf.Tensor:
-    """The counts x: float32 [batch, num_items] of zeros and ones."""
+def multi_hot(histories: tf.RaggedTensor, num_items: int, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """The counts x: float32 [batch, num_items] of zeros and ones, or of `weights`, float [items of the batch]."""
+    if weights is not None:
+        indices = tf.stack([rows_of(histories), histories.values], axis=1)
+        return tf.scatter_nd(indices, weights, [tf.cast(histories.nrows(), tf.int32), num_items])
     return dense_rows(ones(histories), num_items)

@@ -1,6 +1,7 @@
 """Settings of the data and of its split."""
 
 import dataclasses
+import datetime
 from typing import ClassVar
 
 from vae_cf_tf.errors import UserError
@@ -20,6 +21,12 @@ class DataSettings(Section):
     user_column: str = setting("", "Name of the user column; empty: the usual names are tried.")
     item_column: str = setting("", "Name of the item column; empty: the usual names are tried.")
     rating_column: str = setting("", "Name of the rating column; empty: the usual names are tried.")
+    timestamp_column: str = setting(
+        "", "Name of the column of times (seconds, milliseconds or ISO 8601); empty: the usual names are tried."
+    )
+    weight_column: str = setting(
+        "", "Name of a column of weights, such as play counts; empty: every event weighs 1. Of training items only."
+    )
     item_titles: str = setting(
         "", "CSV or TSV of item ids and titles; empty: the data set's own, if it has any.", is_path=True
     )
@@ -30,7 +37,7 @@ class DataSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class SplitSettings(Section):
-    """How the users are split (Liang et al. 2018, section 4.1).
+    """How the users are split: Liang et al. 2018, section 4.1, or by time.
 
     Examples:
       >>> SplitSettings(heldout_users=600).fold_in_share
@@ -39,6 +46,24 @@ class SplitSettings(Section):
 
     title: ClassVar[str] = "Split"
 
+    split: str = setting(
+        "users",
+        "users: the model never sees the held-out users in training, and a share of each one's items are targets. "
+        "time: it trains on events before a cut and is judged on what users do after it.",
+        "users",
+        "time",
+    )
+    cut: str = setting(
+        "0.9",
+        "With --split=time: the date from which test targets come (ISO 8601, such as 2003-01-01), or the share of "
+        "events before it. Validation targets come from the window before, which has as many events as lie after it.",
+    )
+    targets: str = setting(
+        "random",
+        "With --split=users: which of a held-out user's items are the targets, random ones or the latest ones.",
+        "random",
+        "latest",
+    )
     threshold: float = setting(4.0, "A rating of at least this counts as an interaction.")
     min_items_per_user: int = setting(5, "Users with fewer interactions are left out.", low=0)
     min_users_per_item: int = setting(0, "Items with fewer interactions are left out.", low=0)
@@ -46,6 +71,19 @@ class SplitSettings(Section):
         0, "Users held out for validation, and as many for test; 0: a tenth of the users, at most 10,000.", low=0
     )
     fold_in_share: float = setting(0.8, "Share of a held-out user's items that the model sees; the rest are targets.")
+    repeats: str = setting(
+        "once",
+        "Weight of a training user's item with several events: the largest of these events, or their sum.",
+        "once",
+        "sum",
+    )
+    weight_scale: str = setting("none", "log: an item of weight x weighs log2(1 + x).", "none", "log")
+    weight_cap: float = setting(0.0, "The most that an item weighs, after --weight_scale; 0: no limit.", low=0)
+    half_life_days: float = setting(
+        0.0,
+        "The weight of a training event halves with every so many days before the last one; 0: age does not count.",
+        low=0,
+    )
     split_seed: int = setting(98765, "Seed of the split; the papers' code has 98765.", low=0, high=4294967295)
     target_draws: str = setting(
         "reseeded",
@@ -71,3 +109,47 @@ class SplitSettings(Section):
         )
         if not 0 < self.fold_in_share < 1:
             raise UserError(f"--fold_in_share must lie between 0 and 1. Received: {self.fold_in_share}.")
+        _ = self.cut_share, self.cut_time
+        for name in OF_USERS:
+            default = type(self).__dataclass_fields__[name].default
+            contradiction(
+                f"--{name} is for --split=users; with --split=time the cut decides (--cut)",
+                self.split == "time" and getattr(self, name) != default,
+            )
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether the log must have timestamps."""
+        return self.split == "time" or self.targets == "latest" or self.half_life_days > 0
+
+    @property
+    def cut_share(self) -> float | None:
+        """The share of events before the cut; None where --cut is a date. Raises UserError as `cut_time`."""
+        try:
+            share = float(self.cut)
+        except ValueError:
+            return None
+        if not 0.5 < share < 1:
+            raise UserError(f"--cut as a share of the events must lie between 0.5 and 1. Received: {self.cut!r}.")
+        return share
+
+    @property
+    def cut_time(self) -> float | None:
+        """The cut in seconds since 1970; None where --cut is a share. A time without a zone is UTC.
+
+        Raises:
+          UserError: the setting is neither.
+        """
+        if self.cut_share is not None:
+            return None
+        try:
+            moment = datetime.datetime.fromisoformat(self.cut)
+        except ValueError as error:
+            raise UserError(
+                f"--cut takes a share such as 0.9 or a date such as 2003-01-01. Received: {self.cut!r}."
+            ) from error
+        return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+OF_USERS = ("targets", "heldout_users", "fold_in_share", "target_draws")
+"""Settings that say how a held-out user's items are divided, which a cut in time does by itself."""

@@ -54,6 +54,11 @@ class RunSettings(Section):
     export_dir: str = setting(
         "", "Folder of the exported SavedModel; empty: WORKDIR/export.", changes=Changes.NOTHING, is_path=True
     )
+    also_time_split: bool = setting(
+        False,
+        "Also trains and judges the same settings with --split=time, in WORKDIR/time_split; metrics.json has both.",
+        changes=Changes.NOTHING,
+    )
     checkpoint_seconds: float = setting(15.0, "Least time between two checkpoints.", low=0, changes=Changes.NOTHING)
 
     def check(self) -> None:

@@ -5,11 +5,12 @@ import json
 import numbers
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vae_cf_tf.errors import UserError, did_you_mean
-from vae_cf_tf.registries import LATENT, PRIORS
-from vae_cf_tf.settings.data import DataSettings, SplitSettings
+from vae_cf_tf.registries import LATENT, LIKELIHOODS, PRIORS
+from vae_cf_tf.settings.data import OF_USERS, DataSettings, SplitSettings
 from vae_cf_tf.settings.fields import Changes, contradiction, facts_of
 from vae_cf_tf.settings.model import ItemItemSettings, ModelSettings
 from vae_cf_tf.settings.run import EvaluationSettings, RunSettings
@@ -54,6 +55,24 @@ class Settings:
                 and not model.prior_own
             ),
         )
+        split = self.split
+        contradiction(
+            "--also_time_split adds what --split=time does by itself", self.run.also_time_split and self.by_time
+        )
+        contradiction(
+            "--cut is for --split=time or --also_time_split",
+            split.cut != SplitSettings.cut and not (self.by_time or self.run.also_time_split),
+        )
+        weights = [f"--{name}" for name in ("weight_column",) if self.data.weight_column]
+        weights += ["--repeats=sum"] * (split.repeats == "sum") + ["--half_life_days"] * (split.half_life_days > 0)
+        contradiction(
+            f"{' and '.join(weights)} weighs items, and --likelihood={model.likelihood} knows no weights",
+            bool(weights) and not LIKELIHOODS.has(model.likelihood, "weights"),
+        )
+        contradiction(
+            "--weight_scale and --weight_cap need weights: --weight_column, --repeats=sum or --half_life_days",
+            not weights and (split.weight_scale != "none" or split.weight_cap > 0),
+        )
         contradiction(
             "--softmax_samples updates few rows in a step, and --weight_decay all of them",
             model.softmax_samples > 0 and training.weight_decay > 0,
@@ -62,6 +81,16 @@ class Settings:
             f"--encoder_passes needs a latent variable, and --latent={model.latent} has none",
             training.encoder_passes > 0 and not model.has_latent_variable,
         )
+
+    @property
+    def by_time(self) -> bool:
+        return self.split.split == "time"
+
+    def of_time_split(self) -> "Settings":
+        """Those of the run that --also_time_split makes beside this one."""
+        of_users = {name: field_of(name).default for name in OF_USERS}
+        folder = str(Path(self.run.workdir) / "time_split")
+        return self.replaced(**of_users, split="time", also_time_split=False, workdir=folder, export_dir="")
 
     @classmethod
     def of(cls, **values: Any) -> "Settings":
@@ -168,6 +197,10 @@ def parsed(name: str, text: str) -> Any:
       UserError: there is no such setting, or the text is no number where it takes one.
     """
     kind: type = type(field_of(name).default)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--{name} takes true or false. Received: {text!r}.")
+        return text.lower() == "true"
     try:
         return kind(text)
     except ValueError as error:

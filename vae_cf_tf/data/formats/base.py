@@ -15,6 +15,8 @@ _LOG_NAMES = tuple(
     for ending in (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".dat", ".dat.gz")
 ) + ("u.data", "u.data.gz")
 
+COLUMN_FLAGS = ("user_column", "item_column", "rating_column", "timestamp_column", "weight_column")
+
 
 @dataclass(frozen=True)
 class ReaderOptions:
@@ -25,12 +27,29 @@ class ReaderOptions:
     rating_column: str = ""
     item_titles: str = ""  # path of a CSV or TSV: ids in its first column, titles in the one named title, or its second
     threshold: float = 4.0  # the rating from which an event counts; it is only told, the split applies it
+    timestamp_column: str = ""  # "" finds the usual names
+    weight_column: str = ""  # "": none
+    needs_times: bool = False  # whether a log without readable timestamps is an error
 
     @property
     def named(self) -> dict[str, str]:
         """The columns that are named, by their flag."""
-        flags = {name: getattr(self, name) for name in ("user_column", "item_column", "rating_column")}
+        flags = {name: getattr(self, name) for name in COLUMN_FLAGS}
         return {flag: name for flag, name in flags.items() if name}
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """The files of a folder and of its hive partitions (folders such as day=3), in order of their paths; without names
+    that begin with a dot or an underscore, which Spark and others write beside the data."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_file():
+            found.append(path)
+        elif "=" in path.name and path.is_dir():
+            found += parts_in(path)
+    return found
 
 
 class Format(abc.ABC):
@@ -42,7 +61,7 @@ class Format(abc.ABC):
     accepts: str
     """What `--data` may be, for the message about a folder of no known format, such as "ratings.dat"."""
     has_column_names = True
-    """Whether --user_column, --item_column and --rating_column mean anything here."""
+    """Whether --user_column, --item_column and the like mean anything here."""
 
     @abc.abstractmethod
     def sniff(self, path: Path) -> bool:

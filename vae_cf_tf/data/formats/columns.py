@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vae_cf_tf.data.events import id_fault
 from vae_cf_tf.data.formats.base import ReaderOptions
-from vae_cf_tf.data.text import number_fault, shown
+from vae_cf_tf.data.text import number_fault, shown, weight_fault
+from vae_cf_tf.data.times import time_fault
 from vae_cf_tf.errors import UserError
 
 # Usual names, in lower case without punctuation; earlier ones are preferred.
@@ -24,7 +25,16 @@ _USUAL = {
         *("bookrating", "movierating", "itemrating", "productrating", "reviewrating", "reviewscore", "ratingscore"),
         *("ratingvalue", "rate"),
     ),
+    "timestamp": (
+        *("timestamp", "timestamps", "ts", "unixtimestamp", "unixtime", "unixreviewtime", "eventtimestamp"),
+        *("eventtime", "datetime", "time", "date", "createdat", "createdon", "created", "eventdate", "ratingtime"),
+        *("ratingdate", "reviewtime", "reviewdate"),
+    ),
+    "weight": (),  # only where it is named
 }
+
+
+BOOLEANS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -36,21 +46,33 @@ class Columns:
     item: int
     rating: int | None
     header: bool = True  # whether the names stand in the file
+    time: int | None = None
+    weight: int | None = None
+    rating_is_bool: bool = False  # in a text file: true and false rather than numbers
+    time_is_text: bool = False  # in a text file: ISO 8601 rather than numbers
 
     @functools.cached_property
     def ids(self) -> tuple[str, str] | None:
         """The names of the user and the item column, as the header line has them; None without one."""
         return (self.names[self.user].strip(), self.names[self.item].strip()) if self.header else None
 
+    @property
+    def roles(self) -> dict[str, int]:
+        """The index of each column that is read, by what it is."""
+        found = {"user": self.user, "item": self.item, "rating": self.rating, "weight": self.weight, "time": self.time}
+        return {role: i for role, i in found.items() if i is not None}
+
     def told(self, threshold: float) -> str:
         """What is taken from which column, what a rating is made of, and what is not used."""
         names = [shown(name.strip())[1:-1] or "(no name)" for name in self.names]
-        roles = {"user": self.user, "item": self.item, "rating": self.rating}
-        taken = [f"{role} = {names[i]}" for role, i in roles.items() if i is not None]
+        roles = self.roles
+        taken = {role: f"{role} = {names[i]}" for role, i in roles.items()}
+        more = [taken.pop(role) for role in ("weight", "time") if role in taken]
         counts = "no rating column: every event counts" if self.rating is None else f"{threshold:g} or more counts"
         unused = [name for i, name in enumerate(names) if i not in roles.values()]
-        more = ", …" if len(unused) > 12 else ""
-        return ", ".join([*taken, counts]) + (f"; not used: {', '.join(unused[:12])}{more}" if unused else "") + "."
+        rest = ", …" if len(unused) > 12 else ""
+        told = ", ".join([*taken.values(), counts, *more])
+        return told + (f"; not used: {', '.join(unused[:12])}{rest}" if unused else "") + "."
 
     def fault(self, fields: Sequence[str]) -> str | None:
         """What is wrong with a record's fields, or None."""
@@ -59,8 +81,18 @@ class Columns:
             return "the header line stands here again"
         wrong = id_fault("user", user) or id_fault("item", item)
         if wrong is None and self.rating is not None:
-            wrong = number_fault(fields[self.rating], "rating")
+            wrong = self._rating_fault(fields[self.rating])
+        if wrong is None and self.weight is not None:
+            wrong = weight_fault(fields[self.weight])
+        if wrong is None and self.time is not None:
+            wrong = time_fault(fields[self.time], self.time_is_text)
         return wrong
+
+    def _rating_fault(self, text: str) -> str | None:
+        if not self.rating_is_bool:
+            return number_fault(text, "rating")
+        is_sound = text.strip(" \t").lower() in (*BOOLEANS, "0", "1")
+        return None if is_sound else f"the rating is {shown(text)}, not true or false"
 
     def is_record(self, fields: Sequence[str]) -> bool:
         """Whether these fields are an event, and hardly a line of a text: in a text a blank follows a comma."""
@@ -69,7 +101,7 @@ class Columns:
 
 
 def matches(names: Sequence[str], options: ReaderOptions) -> dict[str, list[int]]:
-    """For user, item and rating: the columns of the name that the options give, or of the first usual name."""
+    """The columns, by what they are, of the name that the options give, or of the first usual name."""
     # "user_id:token" is RecBole's way to write a type.
     plain = [re.sub(r"[^a-z]", "", name.lower().partition(":")[0]) for name in names]
     lower = [name.strip().lower() for name in names]
@@ -105,6 +137,8 @@ def columns_of(path: Path | str, names: Sequence[str], options: ReaderOptions) -
         else:
             wrong = f"has no {' and '.join(missing)} column of a usual name;"
         raise UserError(f"{path} {wrong} name its columns with --user_column, --item_column, --rating_column. {found}")
+    if not options.timestamp_column:
+        places["timestamp"] = places["timestamp"][:1]  # two of a usual name are no error where none was asked for
     for role, indices in places.items():
         if len(indices) > 1:
             raise UserError(
@@ -115,4 +149,14 @@ def columns_of(path: Path | str, names: Sequence[str], options: ReaderOptions) -
     rating = places["rating"][0] if places["rating"] else None
     if len({user, item, rating}) < 3:
         raise UserError(f"{path}: user, item and rating must be three columns, not the same one twice. {found}")
-    return Columns(names, user, item, rating)
+    weight = places["weight"][0] if places["weight"] else None
+    if weight in {user, item}:
+        raise UserError(f"{path}: --weight_column={options.weight_column} is the user or the item column. {found}")
+    time = places["timestamp"][0] if places["timestamp"] else None
+    if time in {user, item, rating, weight}:
+        if options.timestamp_column:
+            raise UserError(f"{path}: --timestamp_column={options.timestamp_column} is another column already. {found}")
+        time = None
+    if time is None and options.needs_times:
+        raise UserError(f"{path} has no column of times of a usual name; name it with --timestamp_column. {found}")
+    return Columns(names, user, item, rating, time=time, weight=weight)

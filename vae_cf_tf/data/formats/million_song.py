@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns
-from vae_cf_tf.data.formats.delimited import read_table
+from vae_cf_tf.data.formats.delimited import read_log
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.tables import Table
 from vae_cf_tf.data.text import number_fault
@@ -28,7 +28,7 @@ class MillionSong(Format):
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
         columns = Columns(["column 1", "column 2", "column 3 (play count)"], 0, 1, None, header=False)
         say(f"Reading {files[0]}, a Million Song taste profile: {columns.told(options.threshold)}")
-        return read_table(Table.open(files[0], "\t", header=False), columns)
+        return read_log([Table.open(files[0], "\t", header=False)], columns, options, say)
 
     def in_folder(self, folder: Path) -> list[Path]:
         files = [path for path in folder.iterdir() if re.fullmatch(r".*triplets.*\.txt(\.gz)?", path.name)]

@@ -1,14 +1,16 @@
 """MovieLens' layouts without a header: `user::item::rating::time` (1M, 10M) and u.data (100K)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.formats.columns import Columns
-from vae_cf_tf.data.formats.delimited import read_table
+from vae_cf_tf.data.formats.delimited import read_log
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.tables import Table
 from vae_cf_tf.data.text import number_fault
+from vae_cf_tf.data.times import is_number
 from vae_cf_tf.say import Say
 
 
@@ -25,8 +27,10 @@ class MovieLens(Format):
         table = _open(files[0])
         assert table
         columns = Columns([f"column {i + 1}" for i in range(len(table.first))], 0, 1, 2, header=False)
+        if len(table.first) > 3 and is_number(table.first[3]):
+            columns = replace(columns, time=3)
         say(f"Reading {table.path} in MovieLens' layout: {columns.told(options.threshold)}")
-        return read_table(table, columns)
+        return read_log([table], columns, options, say)
 
 
 def _open(path: Path) -> Table | None:

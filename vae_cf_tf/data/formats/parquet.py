@@ -1,6 +1,8 @@
 """Parquet files."""
 
+import bisect
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,10 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from vae_cf_tf.data.events import BadEvent, EventLog
-from vae_cf_tf.data.formats.base import Format, ReaderOptions
+from vae_cf_tf.data.formats.base import Format, ReaderOptions, parts_in
 from vae_cf_tf.data.formats.columns import Columns, columns_of
 from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.progress import Progress
 from vae_cf_tf.data.text import number_fault, user_errors
+from vae_cf_tf.data.times import is_time
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
@@ -21,20 +25,48 @@ _ROWS = 1 << 20  # read at a time
 class Parquet(Format):
     """A Parquet file: ids are text, bytes or whole numbers, ratings are numbers."""
 
-    accepts = "ratings or interactions as .parquet"
+    accepts = "ratings or interactions as .parquet, or any .parquet files of the same columns"
 
     def sniff(self, path: Path) -> bool:
         with user_errors(path), open(path, "rb") as f:
             return f.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
 
+    def in_folder(self, folder: Path) -> list[Path]:
+        return [path for path in parts_in(folder) if path.suffix in (".parquet", ".pq")]
+
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
-        [path] = files
-        columns = _columns(path, options)
-        say(f"Reading {path}: {columns.told(options.threshold)}")
-        ids = [columns.names[columns.user], columns.names[columns.item]]
-        rating = [] if columns.rating is None else [columns.names[columns.rating]]
-        with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
-            return read_batches(file.iter_batches(batch_size=_ROWS, columns=ids + rating), columns)
+        columns = _columns(files[0], options)
+        for path in files[1:]:
+            _check_same(path, files[0], columns)
+        more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
+        say(f"Reading {files[0]}{more}: {columns.told(options.threshold)}")
+        try:
+            return _read(files, columns, say)
+        except UserError as e:
+            if columns.time is None or options.timestamp_column or options.needs_times:
+                raise
+            data = _read(files, replace(columns, time=None), say)
+            say(f"The times are left out: {e}")
+            return data
+
+
+def _read(files: Sequence[Path], columns: Columns, say: Say) -> Interactions:
+    """Reads the columns of the parts of one table. Raises UserError that names the first row that is wrong."""
+    ids = [columns.names[columns.user], columns.names[columns.item]]
+    needed = list(dict.fromkeys(columns.names[i] for i in columns.roles.values()))
+    log, rows, starts = EventLog(columns.ids), 0, []
+    progress = Progress(say)
+    try:
+        for path in files:
+            starts.append(rows)
+            with user_errors(path), pa.parquet.ParquetFile(path, read_dictionary=ids) as file:
+                for batch in progress.passed(file.iter_batches(batch_size=_ROWS, columns=needed)):
+                    _add(log, batch, columns, rows)
+                    rows += len(batch)
+        return log.interactions()
+    except BadEvent as e:
+        part = bisect.bisect_right(starts, e.row) - 1
+        raise UserError(f"{files[part]}, row {e.row - starts[part] + 1}: {e}; correct or drop the row") from e
 
 
 def read_batches(batches: Iterable[pa.RecordBatch], columns: Columns) -> Interactions:
@@ -42,14 +74,33 @@ def read_batches(batches: Iterable[pa.RecordBatch], columns: Columns) -> Interac
 
     Raises: as `EventLog` does.
     """
-    ids = [columns.names[columns.user], columns.names[columns.item]]
-    rating = [] if columns.rating is None else [columns.names[columns.rating]]
     log, rows = EventLog(columns.ids), 0
     for batch in batches:
-        ratings = [_numbers(batch.column(name), rows) for name in rating]
-        log.add(batch.column(ids[0]), batch.column(ids[1]), *ratings)
+        _add(log, batch, columns, rows)
         rows += len(batch)
     return log.interactions()
+
+
+def _add(log: EventLog, batch: pa.RecordBatch, columns: Columns, rows: int) -> None:
+    """Adds a batch to the log; `rows` were read before it."""
+    found = {role: batch.column(columns.names[i]) for role, i in columns.roles.items()}
+    ratings, weights = (_numbers(found[role], rows, role) if role in found else None for role in ("rating", "weight"))
+    log.add(found["user"], found["item"], ratings, found.get("time"), weights)
+
+
+def _check_same(path: Path, first: Path, columns: Columns) -> None:
+    """Raises UserError where a part lacks a column of the first part, or has another type of column there."""
+    with user_errors(path):
+        schema = pa.parquet.read_schema(path)
+    for role, index in columns.roles.items():
+        name = columns.names[index]
+        if name not in schema.names:
+            raise UserError(f"{path} has no column {name}, the {role} column of {first}; take it out of the folder")
+        kind = schema.field(name).type
+        if not pa.types.is_null(kind) and not {"rating": _is_rating, "weight": _is_rating, "time": is_time}.get(
+            role, _is_id
+        )(kind):
+            raise UserError(f"{path}: column {name} is of type {kind}, which is no {role} column")
 
 
 def _columns(path: Path, options: ReaderOptions) -> Columns:
@@ -70,9 +121,17 @@ def columns_in(path: Path | str, schema: pa.Schema, options: ReaderOptions) -> C
             raise UserError(
                 f"{path}: column {schema.names[index]} is of type {schema.field(index).type}; ids are text or integers"
             )
-    if columns.rating is not None and not _is_rating(schema.field(columns.rating).type):
-        kind = schema.field(columns.rating).type
-        raise UserError(f"{path}: column {schema.names[columns.rating]} is of type {kind}; ratings are numbers")
+    for what, place in (("ratings", columns.rating), ("weights", columns.weight)):
+        if place is not None and not _is_rating(schema.field(place).type):
+            kind = schema.field(place).type
+            raise UserError(f"{path}: column {schema.names[place]} is of type {kind}; {what} are numbers")
+    if columns.time is not None:
+        kind = schema.field(columns.time).type
+        is_asked = bool(options.timestamp_column) or options.needs_times
+        if not is_time(kind) and is_asked:
+            raise UserError(f"{path}: column {schema.names[columns.time]} is of type {kind}, which holds no times")
+        if not is_time(kind) or (_is_text(kind) and not is_asked):
+            return replace(columns, time=None)
     return columns
 
 
@@ -95,14 +154,14 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _numbers(array: pa.Array, rows: int) -> pa.Array:
-    """Ratings as numbers, text too. Raises BadEvent for the first that is none; `rows` were read before these."""
+def _numbers(array: pa.Array, rows: int, role: str) -> pa.Array:
+    """Ratings or weights as numbers, text too. Raises BadEvent for the first that is none; `rows` were read before."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not _is_text(array.type):
         return array
     texts = array.to_pylist()
     for row, text in enumerate(texts):
-        if wrong := number_fault(text or "", "rating"):
+        if wrong := number_fault(text or "", role):
             raise BadEvent(rows + row, wrong)
     return pc.utf8_trim(array.cast(pa.string()), " \t").cast(pa.float32())

@@ -12,6 +12,7 @@ from vae_cf_tf.data.formats.base import Format, ReaderOptions
 from vae_cf_tf.data.split import HeldOut, Split, ones
 from vae_cf_tf.data.tables import Table
 from vae_cf_tf.data.text import shown, user_errors
+from vae_cf_tf.data.time_split import later_events
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 
@@ -65,7 +66,8 @@ class PreSplit(Format):
             matrices.append([ones(r, pairs[name][1], shape) for r, name in halves])
             if len(names) == 2:
                 _check_targets(folder, names, matrices[-1], uids)
-        return Split(matrices[0][0], HeldOut(*matrices[1]), HeldOut(*matrices[2]), item_ids, {})
+        about = {"by": "given"} | later_events(None, None)
+        return Split(matrices[0][0], HeldOut(*matrices[1]), HeldOut(*matrices[2]), item_ids, {}, about)
 
 
 def write_split(split: Split, folder: Path) -> None:

@@ -52,9 +52,14 @@ class Likelihood(tfd.Distribution):
     def _event_shape_tensor(self):
         return tf.shape(self._f)[-1:] // self.outputs
 
-    def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        """log_prob of the multi-hot rows of histories, int32 [batch, (items)]: float [batch]."""
-        return self.log_prob(tf.cast(multi_hot(histories, self._f.shape[-1] // self.outputs), self.dtype))
+    def history_log_prob(self, histories: tf.RaggedTensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """log_prob of the rows of histories, int32 [batch, (items)]: float [batch].
+
+        A row x is 1 at its items, or `weights`, float [items of the batch]. Only a likelihood with the trait "weights"
+        in the registry gets these.
+        """
+        x = multi_hot(histories, self._f.shape[-1] // self.outputs, weights)
+        return self.log_prob(tf.cast(x, self.dtype))
 
     def item_scores(self) -> tf.Tensor:
         """Numbers that rank the items, float [batch, items]: f, where there is one for each item.

@@ -23,11 +23,19 @@ class Multinomial(Likelihood):
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(x * tf.nn.log_softmax(self._f), axis=-1)
 
-    def history_log_prob(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        return _sum_of_log_softmax(self._f, histories.values, rows_of(histories))
+    def history_log_prob(self, histories: tf.RaggedTensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+        if weights is None:
+            return _sum_of_log_softmax(self._f, histories.values, rows_of(histories))
+        return _weighted_sum_of_log_softmax(self._f, histories.values, rows_of(histories), weights)
 
     @staticmethod
-    def sampled_log_prob(f: tf.Tensor, rows: tf.Tensor, places: tf.Tensor, log_inclusion: tf.Tensor) -> tf.Tensor:
+    def sampled_log_prob(
+        f: tf.Tensor,
+        rows: tf.Tensor,
+        places: tf.Tensor,
+        log_inclusion: tf.Tensor,
+        weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Σ log softmax over the catalogue of each row's items, estimated from candidates that hold all of them.
 
         Σ_i x_i (f_i − log Ẑ), Ẑ = Σ_{i∈x} exp f_i + Σ_{j∈C∖x} exp(f_j) / p_j: a row's own items count as they are,
@@ -41,21 +49,29 @@ class Multinomial(Likelihood):
           rows, places: int32 [items of the batch]: the row of each of the batch's items, and its place among the
             candidates.
           log_inclusion: log p, float [C].
+          weights: x_ui, float [items of the batch]; None: ones.
 
         Returns:
           float [batch].
         """
-        own, lengths, picked = _own_items(f, places, rows)
+        own, lengths, picked = _own_items(f, places, rows, weights)
         counted = tf.tensor_scatter_nd_add(f - log_inclusion, own, tf.gather(log_inclusion, places))
         return picked - lengths * tf.reduce_logsumexp(counted, axis=1)
 
 
-def _own_items(f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _own_items(
+    f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The places of each row's own items in f, int32 [items of the batch, 2]; how many, and the sum of f there, by
-    row."""
+    row. With weights, float [items of the batch], the sum of these and the weighted sum of f."""
     place, batch = tf.stack([rows, columns], axis=1), tf.shape(f)[0]
-    lengths = tf.math.unsorted_segment_sum(tf.ones_like(columns, f.dtype), rows, batch)
-    return place, lengths, tf.math.unsorted_segment_sum(tf.gather_nd(f, place), rows, batch)
+    picked = tf.gather_nd(f, place)
+    if weights is None:
+        weights = tf.ones_like(columns, f.dtype)
+    else:
+        picked *= weights
+    lengths = tf.math.unsorted_segment_sum(weights, rows, batch)
+    return place, lengths, tf.math.unsorted_segment_sum(picked, rows, batch)
 
 
 @tf.custom_gradient
@@ -71,6 +87,20 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     def gradient(upstream):
         expected = exponential * (-upstream * lengths / total)[:, None]
         return tf.tensor_scatter_nd_add(expected, place, tf.gather(upstream, rows)), None, None
+
+    return picked - lengths * (largest + tf.math.log(total)), gradient
+
+
+@tf.custom_gradient
+def _weighted_sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor):
+    """As `_sum_of_log_softmax`, Σ_i x_i log softmax(f)_i for weights x_i, float [items of the batch]."""
+    exponential, total, largest = _exponentials(f)
+    place, lengths, picked = _own_items(f, items, rows, weights)
+
+    def gradient(upstream):
+        expected = exponential * (-upstream * lengths / total)[:, None]
+        own = tf.gather(upstream, rows) * weights
+        return tf.tensor_scatter_nd_add(expected, place, own), None, None, None
 
     return picked - lengths * (largest + tf.math.log(total)), gradient
 

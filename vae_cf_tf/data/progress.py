@@ -1,0 +1,32 @@
+"""Progress while a large log is read."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from vae_cf_tf.say import Say
+
+EVERY = 10.0
+"""Seconds between two lines. A log that is read faster has none."""
+
+Block = TypeVar("Block", pa.RecordBatch, list[Any])
+
+
+class Progress:
+    """Tells how many rows were read, from time to time."""
+
+    def __init__(self, say: Say):
+        self._say = say
+        self._rows = 0
+        self._last = time.monotonic()
+
+    def passed(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yields the blocks: record batches, or lists of columns."""
+        for block in blocks:
+            yield block
+            self._rows += len(block) if isinstance(block, pa.RecordBatch) else len(block[0])
+            if time.monotonic() - self._last >= EVERY:
+                self._say(f"{self._rows:,} rows read so far …")
+                self._last = time.monotonic()

@@ -1,0 +1,110 @@
+"""Timestamps: numbers, ISO 8601 text and Arrow's own types, as seconds since 1970."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vae_cf_tf.data.text import shown
+
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""Numbers from this size on, and how many of their unit a second has: ns, µs, ms. As seconds, 1e11 would be the year
+5138; as milliseconds it is 1973."""
+_DATES = (19000101, 21001231)
+"""Numbers that all lie between these are dates written without hyphens. As seconds they would be August and September
+1970."""
+
+
+def is_time(kind: pa.DataType) -> bool:
+    """Whether an Arrow column of this type may hold times."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return is_text or is_number or pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+
+
+def is_number(text: str) -> bool:
+    return bool(np.isfinite(_numbers(pa.array([text.strip()], pa.string()))[0]))
+
+
+def time_fault(text: str, is_text: bool) -> str | None:
+    """What is wrong with a field of a column of times, whose first field is a number or text."""
+    if not text.strip():
+        return "the time is empty"
+    if not is_text:
+        return None if is_number(text) else f"the time is {shown(text)}, not a number as those before it"
+    if np.isfinite(_from_text(pa.array([text], pa.string()))[0]):
+        return None
+    return f"the time is {shown(text)}, neither a number of seconds or milliseconds nor ISO 8601 (2003-01-31T18:00:00)"
+
+
+class Times:
+    """Gathers blocks of timestamps, which are all of one kind."""
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._are_numbers = True
+
+    def add(self, array: pa.Array) -> int | None:
+        """Takes a block; returns the row, within it, of the first value that is no time, or None."""
+        if pa.types.is_dictionary(array.type):
+            values, are_numbers = self._read(array.dictionary)
+            codes = array.indices.fill_null(len(values)).to_numpy()
+            values = np.append(values, np.nan)[codes]
+        else:
+            values, are_numbers = self._read(array)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if not len(bad) and len(values):
+            if self._blocks and are_numbers != self._are_numbers:
+                return 0
+            self._are_numbers = are_numbers
+            self._blocks.append(values)
+        return int(bad[0]) if len(bad) else None
+
+    @staticmethod
+    def _read(array: pa.Array) -> tuple[np.ndarray, bool]:
+        """Float64 [rows], NaN for what is no time; and whether these are numbers of a unit that is not known yet."""
+        kind = array.type
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            micro = array.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+            return pc.divide(micro.cast(pa.float64()), 1e6).fill_null(np.nan).to_numpy(zero_copy_only=False), False
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan)
+            return numbers.to_numpy(zero_copy_only=False), True
+        array = array.cast(pa.string())
+        numbers = _numbers(array)
+        return (numbers, True) if np.isfinite(numbers).all() else (_from_text(array), False)
+
+    def seconds(self) -> np.ndarray:
+        """Seconds since 1970, float64 [rows]; empties this."""
+        values = np.concatenate(self._blocks) if self._blocks else np.zeros(0)
+        self._blocks.clear()
+        return _in_seconds(values) if self._are_numbers and len(values) else values
+
+
+def _in_seconds(numbers: np.ndarray) -> np.ndarray:
+    low, high = numbers.min(), numbers.max()
+    if _DATES[0] <= low and high <= _DATES[1]:
+        distinct, codes = np.unique(numbers, return_inverse=True)
+        if (distinct == np.floor(distinct)).all():
+            dates = _from_text(pa.array([f"{n:.0f}" for n in distinct], pa.string()))
+            if np.isfinite(dates).all():
+                return dates[codes]
+    largest = max(-low, high)
+    return numbers / next((unit for least, unit in _UNITS if largest >= least), 1.0)
+
+
+def _numbers(texts: pa.Array) -> np.ndarray:
+    """Float64 [rows] of text; all NaN where any is no number."""
+    try:
+        numbers = pc.utf8_trim_whitespace(texts).cast(pa.float64()).fill_null(np.nan)
+    except pa.ArrowInvalid:
+        return np.full(len(texts), np.nan)
+    return numbers.to_numpy(zero_copy_only=False)
+
+
+def _from_text(texts: pa.Array) -> np.ndarray:
+    """Seconds since 1970 of ISO 8601 text, NaN for any other; a time without a zone is UTC."""
+    read = pd.to_datetime(pd.Series(texts.to_pylist(), dtype=object), format="ISO8601", utc=True, errors="coerce")
+    seconds = read.to_numpy("datetime64[us]").astype(np.int64) / 1e6
+    return np.where(read.isna(), np.nan, seconds)
