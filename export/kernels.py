@@ -52,6 +52,12 @@ class ServedKernel(tf.Module):
         x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
         return _by_blocks(x, kernel) if self.wide else tf.matmul(x, tf.cast(kernel, tf.float32))
 
+    def columns(self, units: tf.Tensor) -> tf.Tensor:
+        """The columns `units`, int32 [n], of W: float32 [n, input_dim]."""
+        kernel = self.kernel.read_value()
+        columns = tf.gather(kernel, units) if self.wide else tf.transpose(tf.gather(kernel, units, axis=1))
+        return tf.cast(columns, tf.float32)
+
 
 class ServedKernels:
     """The kernels of a model as a server holds them; the model itself stays as it is.
@@ -72,12 +78,13 @@ class ServedKernels:
         short history must not cost a row of the catalogue's length."""
         before, self._network.sparse_input = self._network.sparse_input, True
         try:
-            with products_by(lambda layer, x: self._of(layer)(x)):
+            with products_by(lambda layer, x: self.of(layer)(x)):
                 yield
         finally:
             self._network.sparse_input = before
 
-    def _of(self, layer: Linear) -> ServedKernel:
+    def of(self, layer: Linear) -> ServedKernel:
+        """A layer's kernel."""
         if id(layer) not in self._of_layer:
             with tf.init_scope():  # its variable belongs to no graph
                 self._of_layer[id(layer)] = ServedKernel(layer, self._dtype)
