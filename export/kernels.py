@@ -64,6 +64,12 @@ class ServedKernel(tf.Module):
             return _some_columns(x, kernel, self.wide, units)
         return _by_blocks(x, kernel) if self.wide else tf.matmul(x, tf.cast(kernel, tf.float32))
 
+    def columns(self, units: tf.Tensor) -> tf.Tensor:
+        """The columns `units`, int32 [n], of W: float32 [n, input_dim]."""
+        kernel = self.kernel.read_value()
+        columns = tf.gather(kernel, units) if self.wide else tf.transpose(tf.gather(kernel, units, axis=1))
+        return tf.cast(columns, tf.float32)
+
 
 class ServedKernels:
     """The kernels of a model as a server holds them; the model itself stays as it is.
@@ -91,7 +97,7 @@ class ServedKernels:
             self._network.sparse_input = before
 
     def _product(self, layer: Linear, x: Any, units: tf.Tensor | None = None) -> tf.Tensor:
-        kernel = self._of(layer)
+        kernel = self.of(layer)
         if units is not None:
             self._few_units = kernel.few()
         return kernel(x, units)
@@ -100,7 +106,8 @@ class ServedKernels:
         """Items up to which it is faster to score them alone than the catalogue; asked once that is traced."""
         return self._few_units // self._network.likelihood_class.outputs
 
-    def _of(self, layer: Linear) -> ServedKernel:
+    def of(self, layer: Linear) -> ServedKernel:
+        """A layer's kernel."""
         if id(layer) not in self._of_layer:
             with tf.init_scope():  # its variable belongs to no graph
                 self._of_layer[id(layer)] = ServedKernel(layer, self._dtype)

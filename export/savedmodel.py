@@ -15,6 +15,7 @@ from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
+from vae_cf_tf.registries import SIMILARITIES
 from vae_cf_tf.runs import loading
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
@@ -82,6 +83,7 @@ def facts_of_run(
         "tensorflow": tf.__version__,
         "metrics": {part: values[part] for part in PARTS} if values else None,
         "note": values["note"] if values else None,
+        "similar_items": (values or {}).get("similar_items"),  # None: an earlier version of the package judged the run
     }
 
 
@@ -103,7 +105,8 @@ def export_model(
       model: trained; it stays as it is.
       item_ids: raw id of each column.
       item_titles: item id -> title, for those that have one.
-      facts: what the card says beside what it finds in the export itself.
+      facts: what the card says beside what it finds in the export itself. `similar_items` ranks by the similarity that
+        they name under "similar_items"; where they name none, by the model's answer.
       export_dir, top_k, weights: as `export_run`.
       check: receives the finished version before it is published. If it raises, nothing is written.
     """
@@ -112,7 +115,8 @@ def export_model(
     with versions.made_aside(Path(export_dir)) as aside:
         lines = aside / "item_ids.txt"
         lines.write_text("".join(f"{item}\n" for item in item_ids), encoding="utf-8", newline="")
-        served = ServedModel(model, item_ids, top_k, lines, weights)
+        similarity = (facts.get("similar_items") or {}).get("source", SIMILARITIES.plainest)
+        served = ServedModel(model, item_ids, top_k, lines, weights, similarity)
         variables = served.tracked.weights
         if not all(np.isfinite(tf.reduce_sum(tf.abs(v), keepdims=True).numpy().astype(np.float32)) for v in variables):
             raise UserError("The run's weights hold NaN or infinity: it cannot be served. Train it again.")

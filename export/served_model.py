@@ -13,7 +13,7 @@ from vae_cf_tf.evaluation.ranking import top_unseen
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.histories import rows_of
 from vae_cf_tf.models.hybrid import HybridModel
-from vae_cf_tf.registries import SIGNATURES
+from vae_cf_tf.registries import SIGNATURES, SIMILARITIES
 
 LOWEST = np.finfo(np.float32).min
 """The score of a place for which no item is left: JSON has no word for −∞."""
@@ -33,6 +33,7 @@ class ServedModel:
       top_k: length of a recommendation, at most the catalogue.
       lines: a file with the ids, one on each line, which becomes an asset.
       weights: "float32" or "bfloat16", the type of the kernels.
+      similarity: a name of `SIMILARITIES`, what `similar_items` ranks by.
 
     Attributes:
       signatures: concrete functions by name.
@@ -46,6 +47,7 @@ class ServedModel:
         top_k: int,
         lines: Path,
         weights: str = "float32",
+        similarity: str = SIMILARITIES.plainest,
     ):
         whole, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
         catalogue = hashlib.sha256("\n".join(item_ids).encode()).hexdigest()[:16]
@@ -68,11 +70,14 @@ class ServedModel:
                 [*arguments, _INDICES],
             )
             self.few_items = self._kernels.few_items()
+            columns_of = lambda layer, units: self._kernels.of(layer).columns(units)  # noqa: E731
+            self._similarity = SIMILARITIES[similarity](model, self.log_probs_of, columns_of)  # may have variables
+            self.similarity = _traced(lambda *items: self._similarity(_ragged(*items)), arguments)
             parts = {name: SIGNATURES[name](self) for name in SIGNATURES.names()}
             self.signatures = {name: _traced(signature, signature.inputs) for name, signature in parts.items()}
         self.tracked = tf.Module()
         self.tracked.tables = [self.column_of, self.id_of]
-        self.tracked.weights = _variables(self.log_probs, self.embedding)
+        self.tracked.weights = _variables(self.log_probs, self.embedding, self.similarity)
 
     def known_items(self, history: tf.Tensor | tf.RaggedTensor) -> Items:
         """The distinct items of the catalogue in histories of ids: string [batch, length], or ragged
@@ -89,6 +94,10 @@ class ServedModel:
     def best_unseen(self, items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         """`item_ids` and `scores`, [batch, k] each, of the best items that are not in the histories."""
         return self.named(*top_unseen(self.log_probs(items, rows, batch), items, rows, self.top_k))
+
+    def log_probs_of(self, histories: tf.RaggedTensor) -> tf.Tensor:
+        """As `log_probs`, of histories of columns, int32 [batch, (items)]."""
+        return self.log_probs(histories.values, histories.value_rowids(), tf.cast(histories.nrows(), tf.int32))
 
     def named(self, scores: tf.Tensor, columns: tf.Tensor) -> dict[str, tf.Tensor]:
         """`item_ids` and `scores` of ranked columns, [batch, k] each; "" and the lowest float where the score is −∞."""

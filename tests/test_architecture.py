@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "data": {"settings"} | PLAIN,
     "linear": {"settings"} | PLAIN,
     "models": {"linear", "registries", "settings"} | PLAIN,
-    "evaluation": {"data", "models"} | PLAIN,
+    "evaluation": {"data", "models", "registries"} | PLAIN,
     "runs": {"data", "evaluation", "models", "registries", "settings"} | PLAIN,
     "training": {"data", "evaluation", "machine", "models", "runs", "settings"} | PLAIN,
     "saving": {"models", "registries", "training"},

@@ -11,7 +11,7 @@ from trainers.train import TrainingLog
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import metrics, ranking, selection
+from vae_cf_tf.evaluation import metrics, ranking, selection, similar
 from vae_cf_tf.linear.base import Baseline, Skipped
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
@@ -71,6 +71,8 @@ def evaluate(
     seconds = float(np.median([row["seconds"] for row in log.rows]))
     batch_size = settings.evaluation.eval_batch_size
     per_user = {part: ranking.evaluate(rank, getattr(split, part), batch_size) for part in PARTS}
+    similar_items = similar.choose(model, split, settings.training.seed, batch_size)
+    say(similar.summary_line(similar_items))
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
         "chosen_on_validation": ["best_epoch", *chosen],
         "note": "What was chosen on the validation users makes their figures a little too good; judge by test.",
@@ -84,6 +86,7 @@ def evaluate(
         "peak_rss_mb": peak_rss_mb,
         "baselines": baselines,
         "split": split.about,
+        "similar_items": similar_items,
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "config": settings.flat(),

@@ -45,5 +45,15 @@ SIGNATURES = Registry(
         "recommend_examples": "export.signatures:RecommendExamples",
         "recommend_filtered": "export.signatures:RecommendFiltered",
         "embed": "export.signatures:Embed",
+        "similar_items": "export.similar:SimilarItems",
+        "explain": "export.explanation:Explain",
+    },
+)
+SIMILARITIES = Registry(
+    "similarity of items",
+    {
+        "answer": "vae_cf_tf.models.similar:Answer",
+        "item_item": "vae_cf_tf.models.similar:ItemItemRow",
+        "decoder": "vae_cf_tf.models.similar:DecoderCosine",
     },
 )

@@ -67,13 +67,21 @@ class Plot:
     kind: ClassVar[str] = "plot"
 
 
+class Recommended(NamedTuple):
+    """A recommendation of an example user."""
+
+    title: str
+    held_out: bool  # whether it is a held-out item
+    owed_to: Sequence[str]  # titles of the history that it owes most to
+
+
 class User(NamedTuple):
     """An example user."""
 
     heading: str
     history: str
     result: str
-    recommended: Sequence[tuple[str, bool]]  # titles, and whether the item is a held-out one
+    recommended: Sequence[Recommended]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Run(NamedTuple):
     workdir: Workdir
     settings: Settings
     split: Split
-    network: Autoencoder  # with the weights of the best epoch
+    model: Autoencoder | HybridModel  # as it recommends
+    network: Autoencoder  # its network, with the weights of the best epoch
     tried: list[Candidate]  # with the item–item model; [] where there is none
     metrics: dict[str, Any]  # metrics.json
     history: dict[str, list[float]]  # history.csv by column
@@ -84,4 +85,4 @@ def load(workdir: Workdir, finished: Finished, split: Split) -> Run:
     values = {
         name: {part: ranking.per_user(lists[part], users[part]) for part in PARTS} for name, lists in ranked.items()
     }
-    return Run(workdir, settings, split, network, tried, metrics, history, baselines, users, ranked, values)
+    return Run(workdir, settings, split, model, network, tried, metrics, history, baselines, users, ranked, values)

@@ -6,7 +6,8 @@ import numpy as np
 
 from trainers.report import figures, numbers, protocol
 from trainers.report.names import DECIDES, METRICS, OURS, metric_name
-from trainers.report.page import Block, Interval, Plot, Section, Table, Text, User, Users
+from trainers.report.page import Block, Interval, Plot, Recommended, Section, Table, Text, User, Users
+from trainers.report.reasons import owed_to
 from trainers.report.run import Run
 from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.evaluation import significance
@@ -301,20 +302,24 @@ def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Secti
     users, values = run.users["test"], run.values[OURS]["test"][DECIDES]
     order = np.argsort(values, kind="stable")
     chosen = order[np.unique(((np.arange(wanted) + 0.5) / wanted * len(order)).astype(int))]
+    lists = run.ranked[OURS]["test"][chosen, :shown]
+    reasons = owed_to(run.model, users.fold_in[chosen], lists)
     cards = []
-    for number, user in enumerate(chosen, 1):
+    for number, (user, best, owed) in enumerate(zip(chosen, lists.tolist(), reasons, strict=True), 1):
         seen, target = users.fold_in[user].indices, set(users.target[user].indices.tolist())
         more = f" … and {len(seen) - history:,} more" if len(seen) > history else ""
-        best = run.ranked[OURS]["test"][user][:shown].tolist()
         cards.append(User(
             f"User {number}: {metric_name(DECIDES)} {values[user]:.3f}",
             "; ".join(map(run.title, seen[:history])) + more,
             f"{len(target.intersection(best))} of {len(target)} held-out items among the first {len(best)}",
-            [(run.title(item), item in target) for item in best],
+            [Recommended(run.title(item), item in target, [run.title(i) for i in why])
+             for item, why in zip(best, owed, strict=True)],
         ))  # fmt: skip
     explanation = Text(
         f"Test users at even steps from the lowest {metric_name(DECIDES)} to the highest, so that good and bad cases "
-        "are shown alike. Items with a ✓ are held-out items: the user chose them, and the model did not see that."
+        "are shown alike. Items with a ✓ are held-out items: the user chose them, and the model did not see that. "
+        "Below a recommendation stand the two items of the history that it owes most to: without either, its "
+        "log-probability would fall most."
     )
     return Section("Example users", [[explanation], [Users(cards)]])
 

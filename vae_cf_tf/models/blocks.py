@@ -156,6 +156,12 @@ class Linear(keras.layers.Layer):
         some = tf.gather(self.kernel.value, units, axis=0 if self.transposed else 1)
         return tf.nn.bias_add(_matmul(x, some, transpose_b=self.transposed), tf.gather(self.bias.value, units))
 
+    def columns(self, units: tf.Tensor) -> tf.Tensor:
+        """The columns `units`, int32 [n], of the kernel: float32 [n, input_dim]."""
+        if self.transposed:
+            return tf.gather(self.kernel.value, units)
+        return tf.transpose(tf.gather(self.kernel.value, units, axis=1))
+
     def _sum(self, bags: Bags) -> tf.Tensor:
         """Sums the kernel rows of each bag's items. Reads only those rows."""
         items = bags.items

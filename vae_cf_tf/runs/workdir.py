@@ -175,6 +175,8 @@ class Workdir:
                 check_figures(figures)
             for baseline in values["baselines"]:
                 check_baseline(baseline)
+            if "similar_items" in values:  # not in runs of version 0.1
+                check_similar_items(values["similar_items"])
         except FileNotFoundError as error:
             raise UserError(
                 f"The run in {self.path} is not finished: it has no {self.metrics.name}. Start trainers.main again "
@@ -270,6 +272,16 @@ def check_baseline(baseline: dict[str, Any]) -> None:
     """Raises KeyError or TypeError for what is no baseline of metrics.json or baselines.json."""
     _ = baseline["name"] + baseline["label"], {**baseline["settings"]}
     check_figures(baseline)
+
+
+def check_similar_items(chosen: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError for what is no choice of a similarity of items."""
+    if not isinstance(chosen["source"], str):
+        raise TypeError(f"the source of similar items is {chosen['source']!r}")
+    for part in PARTS:
+        _ = chosen["users"][part] + 0
+        for figures in {**chosen[part]}.values():
+            _ = [figure["mean"] + figure["stderr"] + 0.0 for figure in {**figures}.values()]
 
 
 def write_json(path: Path, values: Any) -> None:

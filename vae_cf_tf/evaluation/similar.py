@@ -1,0 +1,97 @@
+"""Which similarity of items finds the other items of a user best: chosen on validation users."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from vae_cf_tf.data.split import PARTS, HeldOut, Split
+from vae_cf_tf.evaluation import metrics, ranking
+from vae_cf_tf.models import batches, similar
+from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.hybrid import HybridModel
+from vae_cf_tf.registries import SIMILARITIES
+
+DECIDES = "ndcg@20"
+SHOWN = (DECIDES, "recall@20")
+KNN, KNN_TITLE = "item_knn", "cosine item-kNN"
+"""What the similarities are held against; it is not served."""
+
+
+def choose(model: Autoencoder | HybridModel, split: Split, seed: int, batch_size: int) -> dict[str, Any]:
+    """The model's best similarity on validation users, and the figures of all of them.
+
+    The task is that of a "more like this" shelf: of each held-out user one item is given, and the others are to be
+    found. The model was trained on none of these users.
+
+    Args:
+      model: as it is exported.
+      split: its data.
+      seed: of the items that are given.
+      batch_size: items at a time.
+
+    Returns:
+      source: a name of `SIMILARITIES`; the plainest where no validation user has two items.
+      users: by part, how many users have two items or more.
+      validation, test: by similarity and metric, mean and standard error over these users; and those of `KNN`.
+    """
+    names = similar.names(model)
+    log_probs = _traced(model)  # once for all
+    rankers = {name: _ranker(SIMILARITIES[name](model, log_probs)) for name in names}
+    rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
+    queries = {part: one_item_each(getattr(split, part), seed) for part in PARTS}
+    figures = {
+        part: {name: _figures(rank, asked, batch_size) for name, rank in rankers.items()} if asked.target.nnz else {}
+        for part, asked in queries.items()
+    }
+    means = {name: figures["validation"][name][DECIDES]["mean"] for name in names if figures["validation"]}
+    source = max(means, key=means.__getitem__, default=SIMILARITIES.plainest)
+    return {"source": source, "users": {part: q.target.shape[0] for part, q in queries.items()}} | figures
+
+
+def summary_line(chosen: dict[str, Any]) -> str:
+    """What `choose` returned, for people."""
+    validation = chosen["validation"]
+    titles = {name: KNN_TITLE if name == KNN else SIMILARITIES[name].title for name in validation}
+    told = ", ".join(f"{titles[name]} {values[DECIDES]['mean']:.4f}" for name, values in validation.items())
+    best = SIMILARITIES[chosen["source"]].title
+    return f"Similar items: from {best}. Validation NDCG@20: {told or 'no user to ask'}."
+
+
+def one_item_each(held_out: HeldOut, seed: int) -> HeldOut:
+    """Of each user with two items or more: one of them, drawn, as fold-in, and the others as targets."""
+    own = sp.csr_matrix(held_out.fold_in + held_out.target)
+    own = own[np.flatnonzero(np.diff(own.indptr) > 1)]
+    own.sort_indices()
+    drawn = own.indptr[:-1] + np.random.default_rng(seed).integers(np.diff(own.indptr))
+    given = np.zeros(own.nnz, np.float32)
+    given[drawn] = 1
+    parts = [sp.csr_matrix((data, own.indices, own.indptr), own.shape, copy=True) for data in (given, 1 - given)]
+    for part in parts:
+        part.eliminate_zeros()
+    return HeldOut(*parts)
+
+
+def cosine_of_users(train: sp.csr_matrix) -> Callable[[sp.csr_matrix], np.ndarray]:
+    """Item-kNN: from histories, [users, items], to the sums of the cosines between their items' columns of `train` and
+    all columns, float [users, items]."""
+    norms = np.sqrt(np.bincount(train.indices, minlength=train.shape[1]))
+    columns = sp.csr_matrix(train @ sp.diags(1 / np.maximum(norms, 1)))
+    items = columns.T.tocsr()
+    return lambda histories: (histories @ items @ columns).toarray()
+
+
+def _figures(rank: ranking.Ranker, asked: HeldOut, batch_size: int) -> dict[str, dict[str, float]]:
+    values = ranking.evaluate(rank, asked, batch_size)
+    return metrics.summary({name: values[name] for name in SHOWN})
+
+
+def _ranker(scores: similar.Scores) -> ranking.Ranker:
+    best = _traced(lambda histories: ranking.best_unseen(scores(histories), histories))
+    return lambda fold_in: best(batches.ragged(fold_in)).numpy()
+
+
+def _traced(function: similar.Scores) -> similar.Scores:
+    return tf.function(function, input_signature=[batches.HISTORIES]).get_concrete_function()
