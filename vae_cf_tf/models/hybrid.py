@@ -35,7 +35,7 @@ class ItemItemLayer(keras.layers.Layer):
       xB, float [batch, num_items].
     """
 
-    def __init__(self, num_items: int, megabytes: int, **kwargs: Any):
+    def __init__(self, num_items: int, megabytes: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_items, frozen = num_items, {"initializer": "zeros", "trainable": False}
         self.whole = 4 * num_items**2 <= megabytes * 10**6
@@ -43,7 +43,7 @@ class ItemItemLayer(keras.layers.Layer):
             self.b = Linear(num_items, num_items, "zeros", items=num_items, name="b")
             self.b.trainable = False
         else:
-            capacity = megabytes * 10**6 // 8
+            capacity = int(megabytes * 10**6) // 8
             self.row_starts = self.add_weight(shape=(num_items + 1,), dtype="int32", name="row_starts", **frozen)
             self.columns = self.add_weight(shape=(capacity,), dtype="int32", name="columns", **frozen)
             self.coefficients = self.add_weight(shape=(capacity,), name="coefficients", **frozen)
