@@ -36,11 +36,12 @@ def default_model(item_item: str = "whole") -> HybridModel:
         latent="hierarchical", prior="user_vamp", prior_own=0.75, layers=3, encoder_skips="dense",
         lower_encoder="hidden", decoder_layers=0,
     )  # fmt: skip
-    layer = ItemItemLayer(len(ITEM_IDS), megabytes=1 if item_item == "whole" else 0, name="item_item")
+    half = len(ITEM_IDS) ** 2 / 2 * 8e-6  # megabytes that half the coefficients take, with their columns
+    layer = ItemItemLayer(len(ITEM_IDS), megabytes=1 if item_item == "whole" else 0.9 * half, name="item_item")
     assert layer.whole == (item_item == "whole")
     rng = np.random.default_rng(0)
     users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
-    layer.assign(NormalizedEase(l2=0.5, max_items=100).fit(users), np.bincount(users.indices, minlength=len(ITEM_IDS)))
+    layer.assign(NormalizedEase(l2=0.5, max_items=100).fit(users), users)
     return HybridModel(network, layer, weight=4.0, discount=0.5)
 
 

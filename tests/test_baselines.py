@@ -6,6 +6,7 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.linear import gram
 from vae_cf_tf.linear.base import Skipped
 from vae_cf_tf.linear.ease import Ease
+from vae_cf_tf.linear.item_knn import ItemKNN
 from vae_cf_tf.linear.popularity import Popularity
 from vae_cf_tf.settings import EvaluationSettings
 
@@ -42,6 +43,25 @@ def test_ease_in_float32_ranks_alike(train, monkeypatch):
     rough = Ease(20.0).fit(train)(train[:7])
     assert rough.dtype == np.float32
     np.testing.assert_allclose(rough, exact, atol=2e-4)
+
+
+@pytest.mark.parametrize("neighbours", [0, 20])
+def test_item_knn_is_its_formula(train, neighbours):
+    x = train.toarray().astype(np.float64)
+    together, weighted = x.T @ x, x.T @ (x / np.maximum(x.sum(1, keepdims=True), 1))
+    diagonal = np.maximum(np.diag(weighted), 1e-30)
+    s = weighted * together / (together + 5) / diagonal[:, None] ** 0.8 / diagonal**0.2
+    np.fill_diagonal(s, 0)
+    if neighbours:
+        s[s < -np.sort(-s, axis=0)[neighbours - 1]] = 0
+    scores = ItemKNN(neighbours, user_power=1.0, shrinkage=5, power=0.8).fit(train)(train[:7])
+    np.testing.assert_allclose(scores, x[:7] @ s, rtol=1e-4, atol=1e-6)
+
+
+def test_candidates_of_item_knn_can_be_made_again():
+    candidates = ItemKNN.candidates(EvaluationSettings(), 10**6)
+    assert len({c.label for c in candidates}) == len(candidates)
+    assert [ItemKNN(**c.settings).label for c in candidates] == [c.label for c in candidates]
 
 
 def test_candidates_are_those_of_the_settings():

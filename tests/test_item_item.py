@@ -10,8 +10,9 @@ from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, WEIGHTS, choose
 from vae_cf_tf.linear.item_item import NormalizedEase
+from vae_cf_tf.linear.item_knn import ItemNeighbours
 from vae_cf_tf.models import batches
-from vae_cf_tf.models.hybrid import HALF_AT, HybridModel, ItemItemLayer
+from vae_cf_tf.models.hybrid import HALF_AT, HybridModel, ItemItemLayer, most_neighbours, shares
 from vae_cf_tf.settings import ItemItemSettings
 
 
@@ -21,18 +22,16 @@ def train(rng):
     return sp.csr_matrix((rng.random((200, 130)) < 0.3 * popular).astype(np.float32))
 
 
-def fitted(train, l2=4.0, max_items=1000, neighbours=None):
+def fitted(train, l2=4.0, max_items=1000, neighbours=None, model=None):
     """The layer with the model of these users: B whole, or so many coefficients of each row."""
     layer = ItemItemLayer(train.shape[1], megabytes=1)
     assert layer.whole
     if neighbours:  # a megabyte holds all of so small a catalogue
         layer = ItemItemLayer(train.shape[1], megabytes=0)
         assert not layer.whole
-        layer.neighbours = neighbours
         for name, dtype in (("columns", "int32"), ("coefficients", "float32")):
-            setattr(layer, name, layer.add_weight(shape=(train.shape[1], neighbours), dtype=dtype, name=name))
-    counts = np.bincount(train.indices, minlength=train.shape[1])
-    layer.assign(NormalizedEase(l2, max_items).fit(train), counts)
+            setattr(layer, name, layer.add_weight(shape=(train.shape[1] * neighbours,), dtype=dtype, name=name))
+    layer.assign((model or NormalizedEase(l2, max_items)).fit(train), train)
     return layer
 
 
@@ -48,7 +47,7 @@ def closed_form(train, l2):
     return b
 
 
-@pytest.mark.parametrize("neighbours", [None, 130])
+@pytest.mark.parametrize("neighbours", [None, 260])
 def test_it_is_the_closed_form_of_the_scaled_matrix(train, neighbours):
     layer = fitted(train, neighbours=neighbours)
     expected = train[:9].toarray() @ closed_form(train, 4.0)
@@ -62,9 +61,37 @@ def test_the_settings_give_its_regularisation_and_its_items():
 
 def test_it_keeps_the_largest_coefficients_of_each_item(train):
     b = closed_form(train, 4.0)
-    least = -np.sort(-np.abs(b), axis=1)[:, [19]]
-    expected = train[:9].toarray() @ np.where(np.abs(b) >= least, b, 0)
+    others = [len(set(train[train[:, [i]].nonzero()[0]].indices) - {i}) for i in range(130)]
+    assert (most_neighbours(train) >= others).all()
+    places = shares(most_neighbours(train), 130 * 20)
+    ranks = np.argsort(np.argsort(-np.abs(b), axis=1), axis=1)
+    expected = train[:9].toarray() @ np.where(ranks < places[:, None], b, 0)
     np.testing.assert_allclose(fitted(train, neighbours=20)(batches.ragged(train[:9])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("capacity", [0, 7, 100, 1001, 20_000, 80_000])
+def test_the_places_are_shared_out(rng, capacity):
+    wanted = rng.integers(0, 200, 200)
+    places = shares(wanted, capacity)
+    assert places.sum() <= capacity
+    assert places.max() <= 200
+    cut = places < wanted
+    assert cut.any() == (capacity < wanted.sum())
+    assert len({*places[cut]}) <= 1
+    assert (places[cut].min(initial=200) >= places[~cut]).all()
+    assert capacity < 80_000 or (places == 200).all()
+
+
+@pytest.mark.parametrize("neighbours", [None, 260])
+def test_item_neighbours_are_the_formula(train, neighbours):
+    x = train.toarray().astype(np.float64)
+    together = x.T @ x
+    weighted = x.T @ (x / np.sqrt(np.maximum(x.sum(1, keepdims=True), 1)))
+    diagonal = np.maximum(np.diag(weighted), 1e-30)
+    expected = weighted * together / (together + 10) / diagonal[:, None] ** 0.7 / diagonal**0.3
+    np.fill_diagonal(expected, 0)
+    layer = fitted(train, neighbours=neighbours, model=ItemNeighbours())
+    np.testing.assert_allclose(layer(batches.ragged(train[:9])), x[:9] @ expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("neighbours", [None, 20])
@@ -190,4 +217,4 @@ def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():
     assert ItemItemLayer(500, megabytes=1).whole
     layer = ItemItemLayer(1000, megabytes=1)
     assert not layer.whole
-    assert layer.columns.shape == layer.coefficients.shape == (1000, 125)
+    assert layer.columns.shape == layer.coefficients.shape == (125_000,)

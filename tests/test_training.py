@@ -93,7 +93,7 @@ def test_a_lost_item_item_model_is_made_again(finished, log, tmp_path):
     (workdir / "item_path.npz").write_bytes(b"damaged")
     result = run(*tiny(log, workdir))
     assert result.returncode == 0, result.stderr
-    assert "Item–item model: weight" in result.stdout
+    assert "Item–item model: linear, weight" in result.stdout
     assert metrics(workdir) == metrics(finished[0])
 
 

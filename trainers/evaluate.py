@@ -106,25 +106,34 @@ def with_item_item(
     with contextlib.suppress(UserError):  # missing or damaged: it is made again
         if loading.item_item_belongs(checkpoints.read_meta(workdir.item_item), workdir, settings):
             return model, float(checkpoints.load(workdir.item_item, variables)["peak_rss_mb"])
-    say("Item–item model …")
-    fitted = ITEM_ITEM[settings.item_item.item_path].from_settings(settings.item_item).fit(split.train)
-    model.item_item.assign(fitted, np.bincount(split.train.indices, minlength=network.num_items))
 
     def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return network(histories), model.item_item(histories), model.item_item.popularity(histories)
 
+    def fit(name: str) -> None:
+        item_item = ITEM_ITEM[name].from_settings(settings.item_item)
+        model.item_item.assign(item_item.fit(split.train), split.train)
+
     discounts = selection.DISCOUNTS if settings.item_item.item_path_discount == "validation" else ()
-    best, tried, at_edge = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
+    names, choices = settings.item_item.candidates, {}
+    for name in names:
+        say(f"Item–item model: {name} …")
+        fit(name)
+        choices[name] = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
+    name = max(choices, key=lambda name: choices[name].best.ndcg)
+    if name != names[-1]:
+        fit(name)
+    best, tried, at_edge = choices[name]
     model.weight.assign(best.weight)
     model.discount.assign(best.discount)
     say(
-        f"Item–item model: weight {best.weight:.3g}, popularity discount {best.discount:g}; validation NDCG@100 "
-        f"{tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
+        f"Item–item model: {name}, weight {best.weight:.3g}, popularity discount {best.discount:g}; validation "
+        f"NDCG@100 {tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
-    for name in at_edge:
-        say(f"The best {name} is the largest that was tried: validation users may want a larger one.")
+    for value in at_edge:
+        say(f"The best {value} is the largest that was tried: validation users may want a larger one.")
     peak = machine.peak_rss()
-    meta = loading.item_item_meta(workdir, settings) | {"tried": tried, "peak_rss_mb": peak}
+    meta = loading.item_item_meta(workdir, settings) | {"model": name, "tried": tried, "peak_rss_mb": peak}
     checkpoints.save(workdir.item_item, variables, meta)
     return model, peak
 
@@ -149,7 +158,7 @@ def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: 
     except Skipped as reason:
         say(str(reason))
         return None
-    judged: list[Figures] = []
+    best: Figures | None = None
     for baseline in candidates:
         say(f"Baselines: {baseline.label} …")
         try:
@@ -157,8 +166,13 @@ def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: 
         except UserError as error:  # a λ too small for the data costs a line of the report, not the run
             say(f"Left out: {error}")
             continue
-        about = {"name": name, "settings": baseline.settings, "label": baseline.label}
-        parts = {part: ranking.evaluate(rank, getattr(split, part), settings.eval_batch_size) for part in PARTS}
-        judged.append(about | {part: metrics.summary(per_user) for part, per_user in parts.items()})
+        figures = _judged(rank, split, "validation", settings)
+        if best is None or figures[metrics.MAIN]["mean"] > best["validation"][metrics.MAIN]["mean"]:
+            about = {"name": name, "settings": baseline.settings, "label": baseline.label}
+            best = about | {"test": _judged(rank, split, "test", settings), "validation": figures}
         del rank  # and with it the baseline's matrix
-    return max(judged, key=lambda figures: figures["validation"][metrics.MAIN]["mean"], default=None)
+    return best
+
+
+def _judged(rank: ranking.Ranker, split: Split, part: str, settings: EvaluationSettings) -> Figures:
+    return metrics.summary(ranking.evaluate(rank, getattr(split, part), settings.eval_batch_size))

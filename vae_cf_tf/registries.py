@@ -33,9 +33,20 @@ LIKELIHOODS = Registry(
     },
     traits={"multinomial": {"sampled", "weights"}},
 )
-ITEM_ITEM = Registry("item–item model", {"linear": "vae_cf_tf.linear.item_item:NormalizedEase"})
+ITEM_ITEM = Registry(
+    "item–item model",
+    {
+        "knn": "vae_cf_tf.linear.item_knn:ItemNeighbours",
+        "linear": "vae_cf_tf.linear.item_item:NormalizedEase",
+    },
+)
 BASELINES = Registry(
-    "baseline", {"popularity": "vae_cf_tf.linear.popularity:Popularity", "ease": "vae_cf_tf.linear.ease:Ease"}
+    "baseline",
+    {
+        "popularity": "vae_cf_tf.linear.popularity:Popularity",
+        "item_knn": "vae_cf_tf.linear.item_knn:ItemKNN",
+        "ease": "vae_cf_tf.linear.ease:Ease",
+    },
 )
 SIGNATURES = Registry(
     "signature",

@@ -62,10 +62,14 @@ def top_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> 
       scores: float [batch, items].
       items, rows: int32 [seen], the seen items and whose they are.
     """
-    never = tf.fill(tf.shape(items), tf.constant(-np.inf, scores.dtype))
-    masked = tf.tensor_scatter_nd_update(scores, tf.stack([rows, items], axis=1), never)
-    found = tf.math.top_k(masked, k)
+    found = tf.math.top_k(masked(scores, items, rows), k)
     return found.values, found.indices
+
+
+def masked(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """The scores with −∞ for the items that are seen; arguments as those of `top_unseen`."""
+    never = tf.fill(tf.shape(items), tf.constant(-np.inf, scores.dtype))
+    return tf.tensor_scatter_nd_update(scores, tf.stack([rows, items], axis=1), never)
 
 
 def score_ranker(score: Callable[[sp.csr_matrix], np.ndarray]) -> Ranker:

@@ -16,7 +16,7 @@ from vae_cf_tf.registries import SIMILARITIES
 
 DECIDES = "ndcg@20"
 SHOWN = (DECIDES, "recall@20")
-KNN, KNN_TITLE = "item_knn", "cosine item-kNN"
+KNN, KNN_TITLE = "cosine_knn", "cosine item-kNN"
 """What the similarities are held against; it is not served."""
 
 

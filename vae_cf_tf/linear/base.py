@@ -1,6 +1,7 @@
 """What a baseline and an item–item model are."""
 
 import abc
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -51,9 +52,28 @@ class Baseline(abc.ABC):
 class RowBlock(NamedTuple):
     """Some rows of an item–item matrix B, in the columns in which they may differ from 0."""
 
-    rows: np.ndarray  # int [n]
+    items: np.ndarray  # int [n]: which rows
     columns: np.ndarray  # int [m]
     values: np.ndarray  # float [n, m]
+
+    def rows(self) -> Iterator["Row"]:
+        return zip(self.items, itertools.repeat(self.columns), self.values, strict=False)
+
+
+class SparseRowBlock(NamedTuple):
+    """Some rows of an item–item matrix B most of which is 0."""
+
+    items: np.ndarray  # int [n]: which rows
+    values: sp.csr_matrix  # [n, items]
+
+    def rows(self) -> Iterator["Row"]:
+        starts = self.values.indptr
+        for item, start, end in zip(self.items, starts[:-1], starts[1:], strict=True):
+            yield item, self.values.indices[start:end], self.values.data[start:end]
+
+
+Row = tuple[int, np.ndarray, np.ndarray]
+"""An item, columns, and the values of its row there."""
 
 
 class ItemItemModel(abc.ABC):
@@ -65,7 +85,7 @@ class ItemItemModel(abc.ABC):
         """The model of these settings."""
 
     @abc.abstractmethod
-    def fit(self, train: sp.csr_matrix) -> Iterator[RowBlock]:
+    def fit(self, train: sp.csr_matrix) -> Iterator[RowBlock | SparseRowBlock]:
         """B of training users, [users, items], block by block; a row that is in no block is 0.
 
         Raises:

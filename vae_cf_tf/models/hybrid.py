@@ -1,13 +1,14 @@
 """A network with a linear item–item model beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf.linear.base import RowBlock
+from vae_cf_tf.linear.base import RowBlock, SparseRowBlock
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.models.histories import ones
@@ -20,8 +21,8 @@ are served best by what is popular."""
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
 class ItemItemLayer(keras.layers.Layer):
-    """xB, and the popularity that is subtracted from it: B whole where it fits into `megabytes`, else the largest
-    coefficients of each row.
+    """xB, and the popularity that is subtracted from it: B whole where it fits into `megabytes`, else as many of
+    the largest coefficients of each row as fit.
 
     Args:
       num_items: size of the catalogue.
@@ -35,18 +36,18 @@ class ItemItemLayer(keras.layers.Layer):
       xB, float [batch, num_items] or [batch, n].
     """
 
-    def __init__(self, num_items: int, megabytes: int, **kwargs: Any):
+    def __init__(self, num_items: int, megabytes: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_items, frozen = num_items, {"initializer": "zeros", "trainable": False}
-        self.neighbours = min(num_items, max(1, megabytes * 10**6 // (8 * num_items)))
         self.whole = 4 * num_items**2 <= megabytes * 10**6
         if self.whole:
             self.b = Linear(num_items, num_items, "zeros", items=num_items, name="b")
             self.b.trainable = False
         else:
-            shape = (num_items, self.neighbours)
-            self.columns = self.add_weight(shape=shape, dtype="int32", name="columns", **frozen)
-            self.coefficients = self.add_weight(shape=shape, name="coefficients", **frozen)
+            capacity = int(megabytes * 10**6) // 8
+            self.row_starts = self.add_weight(shape=(num_items + 1,), dtype="int32", name="row_starts", **frozen)
+            self.columns = self.add_weight(shape=(capacity,), dtype="int32", name="columns", **frozen)
+            self.coefficients = self.add_weight(shape=(capacity,), name="coefficients", **frozen)
         self.log_counts = self.add_weight(shape=(num_items,), name="log_counts", **frozen)
         self.built = True
 
@@ -54,10 +55,11 @@ class ItemItemLayer(keras.layers.Layer):
         if self.whole:
             return _of(items, self.b.product(ones(histories)))
         batch = tf.cast(histories.nrows(), tf.int32)
-        columns, coefficients = (tf.convert_to_tensor(v) for v in (self.columns, self.coefficients))
+        starts, *of_rows = (tf.convert_to_tensor(v) for v in (self.row_starts, self.columns, self.coefficients))
+        columns, coefficients = (tf.RaggedTensor.from_row_splits(v, starts, validate=False) for v in of_rows)
 
         def of_user(history: tf.Tensor) -> tf.Tensor:
-            places, values = (tf.reshape(tf.gather(t, history), [1, -1]) for t in (columns, coefficients))
+            places, values = (tf.gather(t, history).values[None] for t in (columns, coefficients))
             sums = tf.raw_ops.DenseBincount(  # five times as fast as a segment sum, and in order where it has one row
                 input=places, size=self.num_items, weights=values, binary_output=False
             )[0]
@@ -78,21 +80,33 @@ class ItemItemLayer(keras.layers.Layer):
         length = tf.cast(histories.row_lengths(), tf.float32)
         return (length / (length + HALF_AT))[:, None] * _of(items, tf.convert_to_tensor(self.log_counts))
 
-    def assign(self, blocks: Iterator[RowBlock], counts: np.ndarray) -> None:
-        """Sets B, and the items' numbers of training users, int [num_items]."""
-        self.log_counts.assign(np.log1p(counts).astype(np.float32))
+    def assign(self, blocks: Iterable[RowBlock | SparseRowBlock], train: sp.csr_matrix) -> None:
+        """Sets B, and the items' numbers of training users.
+
+        Where B is not kept whole, the places for coefficients are shared out by how many neighbours an item has.
+
+        Args:
+          blocks: B.
+          train: the users that it was made of, [users, num_items].
+        """
+        self.log_counts.assign(np.log1p(np.bincount(train.indices, minlength=self.num_items)).astype(np.float32))
         if self.whole:
             whole = np.zeros((self.num_items, self.num_items), np.float32)
-            for rows, columns, values in blocks:
-                whole[np.ix_(rows, columns)] = values
+            for block in blocks:
+                for item, columns, values in block.rows():
+                    whole[item, columns] = values
             self.b.kernel.assign(whole)
             return
+        starts = np.concatenate([[0], np.cumsum(shares(most_neighbours(train), self.columns.shape[0]))])
         kept_columns, coefficients = (np.zeros(v.shape, v.dtype) for v in (self.columns, self.coefficients))
-        for rows, columns, values in blocks:
-            kept = min(self.neighbours, len(columns))
-            largest = np.sort(np.argpartition(-np.abs(values), kept - 1, axis=1)[:, :kept], axis=1)
-            kept_columns[rows, :kept] = columns[largest]
-            coefficients[rows, :kept] = np.take_along_axis(values, largest, axis=1)
+        for block in blocks:
+            for item, columns, values in block.rows():
+                start, room = starts[item], min(starts[item + 1] - starts[item], len(columns))
+                if room < len(columns):
+                    largest = np.sort(np.argpartition(-np.abs(values), room)[:room])
+                    columns, values = columns[largest], values[largest]
+                kept_columns[start : start + room], coefficients[start : start + room] = columns, values
+        self.row_starts.assign(starts.astype(np.int32))
         self.columns.assign(kept_columns)
         self.coefficients.assign(coefficients)
 
@@ -100,6 +114,32 @@ class ItemItemLayer(keras.layers.Layer):
 def _of(items: tf.Tensor | None, values: tf.Tensor) -> tf.Tensor:
     """The columns `items` of values, float […, num_items]; None: all."""
     return values if items is None else tf.gather(values, items, axis=-1)
+
+
+def most_neighbours(train: sp.csr_matrix) -> np.ndarray:
+    """How many other items share a user with each item, at most: int [items]."""
+    others = train.T @ np.maximum(np.diff(train.indptr) - 1, 0)
+    return np.minimum(others, train.shape[1] - 1).astype(np.int64)
+
+
+def shares(wanted: np.ndarray, capacity: int) -> np.ndarray:
+    """Places for each row, int [rows]: as many as it wants, but for those that want most, which get equally many. What
+    is left is shared out evenly; no row has more places than there are rows.
+
+    Args:
+      wanted: int [rows].
+      capacity: the sum of all places, at most.
+
+    Examples:
+      >>> shares(np.array([1, 9, 4, 8]), capacity=13).tolist()
+      [1, 4, 4, 4]
+    """
+    ascending, rows = np.sort(wanted), len(wanted)
+    before = np.cumsum(ascending) - ascending
+    level = (capacity - before) // np.arange(rows, 0, -1)  # of each row and all that want more, if they share the rest
+    cut = np.flatnonzero(level < ascending)
+    places = np.minimum(wanted, level[cut[0]]) if len(cut) else wanted
+    return np.minimum(places + (capacity - places.sum()) // rows, rows)
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")

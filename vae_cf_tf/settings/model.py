@@ -125,11 +125,19 @@ class ItemItemSettings(Section):
 
     title: ClassVar[str] = "Item–item model"
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names of the item–item models of which the best on validation users stands beside the network."""
+        if self.item_path == "validation":
+            return ITEM_ITEM.names()
+        return () if self.item_path == "none" else (self.item_path,)
+
     item_path: str = setting(
-        ITEM_ITEM.default,
-        "linear: beside the trained decoder stands a linear item–item model, EASE of normalised users and items in "
-        "closed form; its weight is chosen on validation users.",
+        "validation",
+        "Item–item model beside the trained decoder, whose weight is chosen on validation users. linear: EASE of "
+        "normalised users and items, in closed form; knn: item k-nearest neighbours; validation: the better of these.",
         "none",
+        "validation",
         family=ITEM_ITEM,
         changes=Changes.RESULT,
     )
