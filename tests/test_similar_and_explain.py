@@ -336,7 +336,7 @@ def test_the_best_on_validation_users_is_chosen_recorded_and_exported(run, tmp_p
         "answer": answer,
         "item_item": np.where(b > 0, b, answer),
         "decoder": vectors.T @ vectors,
-        "item_knn": columns.T @ columns,
+        "cosine_knn": columns.T @ columns,
     }
     for part in PARTS:
         assert list(chosen[part]) == list(tables)
