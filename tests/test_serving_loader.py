@@ -31,7 +31,7 @@ ALLOWED = {
         "StridedSlice StringJoin Sub Sum Tanh TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate",
         "BroadcastTo ExpandDims FloorDiv FloorMod Squeeze Tile",
         "All Any EnsureShape Exp If LessEqual Log LogicalNot PadV2 StatelessIf Unique UnsortedSegmentSum",
-        "OnesLike RealDiv TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
+        "OnesLike RaggedRange RealDiv ScatterNd TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
     )
     for name in line.split()
 }

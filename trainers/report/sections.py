@@ -318,8 +318,8 @@ def examples(run: Run, wanted: int, history: int = 12, shown: int = 10) -> Secti
     explanation = Text(
         f"Test users at even steps from the lowest {metric_name(DECIDES)} to the highest, so that good and bad cases "
         "are shown alike. Items with a ✓ are held-out items: the user chose them, and the model did not see that. "
-        "Below a recommendation stand the two items of the history that it owes most to: without either, its "
-        "log-probability would fall most."
+        "Below a recommendation stand the two items of the history that it owes most to: leaving one of them out "
+        "would lower its log-probability more than leaving out any other item."
     )
     return Section("Example users", [[explanation], [Users(cards)]])
 
