@@ -31,7 +31,8 @@ ALLOWED = {
         "StridedSlice StringJoin Sub Sum Tanh TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate",
         "BroadcastTo ExpandDims FloorDiv FloorMod Squeeze Tile",
         "All Any EnsureShape Exp If LessEqual Log LogicalNot PadV2 StatelessIf Unique UnsortedSegmentSum",
-        "OnesLike RaggedRange RealDiv ScatterNd TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
+        "OnesLike RaggedGather RaggedRange RealDiv ScatterNd",
+        "TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
     )
     for name in line.split()
 }
@@ -100,4 +101,4 @@ def test_every_signature_answers_through_the_c_api_as_through_python(weights, it
                     atol=1e-6,
                     rtol=0,
                 )
-    assert len(ITEM_IDS) in answers[-2]["scores"]["shape"]
+    assert any(len(ITEM_IDS) in answer["scores"]["shape"] for answer in answers if "scores" in answer)
