@@ -179,7 +179,7 @@ def test_the_size_is_that_of_encoder_and_decoder(weights, tmp_path):
     )
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
     needed = prediction_parameters(items, hidden, latent) * (4 if weights == "float32" else 2)
-    assert needed <= size <= needed * 1.01 + (0 if weights == "float32" else 250_000)
+    assert needed <= size <= needed * 1.01 + 1_000_000  # the graphs of all signatures, and the catalogue
     assert card.read(version)["parameters"] == prediction_parameters(items, hidden, latent)
 
 

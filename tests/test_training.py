@@ -72,7 +72,8 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     assert values["users_per_second"] > 0
     assert values["peak_rss_mb"] > 100
     assert values["config"]["hidden_dim"] == 16
-    assert [baseline["label"] for baseline in values["baselines"]] == ["popularity", "EASE, λ 50"]
+    assert [baseline["name"] for baseline in values["baselines"]] == ["popularity", "item_knn", "ease"]
+    assert values["baselines"][-1]["label"] == "EASE, λ 50"
     rows = rows_but_times(workdir)
     assert [int(r["epoch"]) for r in rows] == [1, 2, 3, 4, 5, 6]
     assert {"epoch", "beta", "loss", "nll", "kl", "val_ndcg@100", "val_nll", "val_kl"} <= set(rows[0])

@@ -13,10 +13,10 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 from conftest import FLAGFILES, ROOT, built, small
+from test_extension import NegativeBinomial
 from typed import here, mistake
 
 from export.savedmodel import facts_of_run
-from tests.test_extension import NegativeBinomial
 from trainers import claim
 from trainers import train as training
 from vae_cf_tf.data import assignment

@@ -62,6 +62,9 @@ class Recommender:
     Example:
       recommender = Recommender(preset="vamp", epochs=20).fit(interactions)
       recommender.recommend([["1193", "3408"], ["2355"]], k=10, exclude=["260"])
+
+      >>> Recommender(preset="vamp", epochs=20)
+      Recommender('vamp', epochs=20)
     """
 
     def __init__(
