@@ -10,7 +10,7 @@ train: $(VENV)/train.installed
 	$(BIN)/python -m trainers.main --flagfile=vamp.flags
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Minutes of work and gigabytes of generated data: memory, speed of reading, kills on real data.
 test-slow: $(VENV)/test.installed

@@ -248,7 +248,7 @@ _BY_CONTENT = ("data", "dataset", "warm_start")
 """Settings whose files are compared by content, since files may have moved."""
 _METRICS_FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"best_epoch": int, "epochs": int, "seconds_per_epoch": (int, float), "users_per_second": (int, float)},
-    **{"peak_rss_mb": (int, float), "config": dict, "versions": dict, "baselines": list},
+    **{"peak_rss_mb": (int, float), "config": dict, "versions": dict, "baselines": list, "split": dict},
     **dict.fromkeys(("note", "finished", "data_fingerprint", "model_id"), str),
 }
 """What metrics.json has beside the metrics of each part."""
