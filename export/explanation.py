@@ -1,4 +1,4 @@
-"""The signature for the reasons of a recommendation."""
+"""The signature `explain`: how much each item of a history contributes to a recommendation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +10,15 @@ from export.signatures import Signature
 from vae_cf_tf.models.explanation import contributions
 
 _EXAMPLE = 100
-"""Items of a warm-up request's history, at most: a history of n items costs n + 1 answers."""
+"""Most items in the history of a warm-up request. A history of n items takes n + 1 evaluations of the model."""
 
 
 class Explain(Signature):
-    """`contributions`, float32 [batch, length]: by how much the log-probability of `item`, string [batch], falls when
-    that place of `history`, string [batch, length], is taken away.
+    """`contributions`, float32 [batch, length]: how much each item of `history` adds to log p(`item`).
 
-    Of several places with one item the first has its contribution. The others, padding and ids that are not in the
-    catalogue have 0, and so has every place for an `item` that is not in the catalogue. The item may stand in the
-    history.
+    `history` is string [batch, length] and `item` is string [batch]. A contribution is log p(item | history) −
+    log p(item | history without the item at this position). It is 0 for padding, for an unknown id, and for each
+    position but the first of a repeated id. If `item` is unknown, its whole row is 0. `item` may be in its history.
     """
 
     inputs = (
@@ -31,10 +30,10 @@ class Explain(Signature):
         target = tf.cast(self.model.column_of.lookup(item), tf.int32)
         columns = tf.cast(self.model.column_of.lookup(history), tf.int32)
         is_asked = (columns >= 0) & (target >= 0)[:, None]
-        places = tf.where(is_asked)  # row by row
-        rows, columns = places[:, 0], tf.cast(tf.gather_nd(columns, places), tf.int64)
+        positions = tf.where(is_asked)  # row by row
+        rows, columns = positions[:, 0], tf.cast(tf.gather_nd(columns, positions), tf.int64)
         cells = rows * self.model.num_items + columns
-        order = tf.argsort(cells, stable=True)  # of equal cells, the first place comes first
+        order = tf.argsort(cells, stable=True)  # stable: equal cells stay in the order of the history
         cells = tf.gather(cells, order)
         is_first = tf.concat([tf.ones([1], tf.bool), cells[1:] != cells[:-1]], axis=0)[: tf.size(cells)]
         order = tf.boolean_mask(order, is_first)
@@ -42,7 +41,7 @@ class Explain(Signature):
         targets = tf.maximum(target, 0)[:, None]
         values = contributions(self.model.log_probs_of, items, rows, targets, self.model.num_items)[:, 0]
         shape = tf.shape(history, out_type=tf.int64)
-        return {"contributions": tf.scatter_nd(tf.gather(places, order), values, shape)}
+        return {"contributions": tf.scatter_nd(tf.gather(positions, order), values, shape)}
 
     @classmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Recommendations under the rules of a request: which items may be ranked, and which never."""
+"""Recommendations from the items that a request allows: its candidates, without its exclusions."""
 
 from typing import NamedTuple
 
@@ -11,38 +11,46 @@ from vae_cf_tf.models.histories import rows_of
 
 
 class Rules(NamedTuple):
-    """What a request allows for each of its histories. "", unknown ids and repeats change nothing."""
+    """Which items a request allows, for each of its histories.
 
-    candidates: tf.RaggedTensor  # string [batch, (ids)]: only these are ranked; a row without any: all items are
-    exclude: tf.RaggedTensor  # string [batch, (ids)]: never ranked
+    "" and repeated ids are ignored. An unknown id names no item, but it counts as a candidate: a row whose candidates
+    are all unknown gets no item.
+    """
+
+    candidates: tf.RaggedTensor  # string [batch, (ids)]: only these are ranked; in a row without candidates, all items
+    exclude: tf.RaggedTensor  # string [batch, (ids)]: these are never ranked
     include_history: tf.Tensor  # bool [batch]: whether items of the history may be ranked
 
 
 def best_allowed(served: ServedModel, history: tf.RaggedTensor, rules: Rules) -> dict[str, tf.Tensor]:
-    """`item_ids` and `scores`, [batch, k] each, of the best items that the rules allow.
+    """The best items that the rules allow, and their scores.
 
-    The score of a row without candidates is the item's log-probability over the catalogue, as `recommend` has it. With
-    candidates it is the log-probability given that one of the known candidates is chosen, excluded ones included: so
-    the other items need no score. Where each row has candidates and they are few in all, only theirs are computed.
+    In a row without candidates, a score is the item's log-probability over the catalogue, as in `recommend`. In a row
+    with candidates, it is the log-probability given that one of the row's known candidates is chosen. Excluded
+    candidates count among these. Such a row needs no score of other items: if each row has candidates, and they are few
+    in all rows together, only the candidates are scored.
 
     Args:
       served: the model.
       history: string [batch, (ids)].
-      rules: of each row.
+      rules: what is allowed in each row.
+
+    Returns:
+      `item_ids`, string [batch, k], and `scores`, float [batch, k], best first.
     """
     histories = served.known_items(history)
     items, rows = histories[:2]
     listed, listed_rows = _columns(served, rules.candidates)
     excluded, excluded_rows = _columns(served, rules.exclude)
-    kept = tf.where(~tf.gather(rules.include_history, rows))[:, 0]
-    never = tf.concat([tf.gather(items, kept), excluded], axis=0)
-    never_rows = tf.concat([tf.gather(rows, kept), excluded_rows], axis=0)
+    not_included = tf.where(~tf.gather(rules.include_history, rows))[:, 0]  # of the histories' items
+    forbidden = tf.concat([tf.gather(items, not_included), excluded], axis=0)
+    forbidden_rows = tf.concat([tf.gather(rows, not_included), excluded_rows], axis=0)
     has_candidates = _any_id(rules.candidates)
 
     is_candidate = tf.tensor_scatter_nd_update(
         tf.zeros([served.num_items], tf.bool), listed[:, None], tf.ones_like(listed, tf.bool)
     )
-    some = tf.cast(tf.where(is_candidate)[:, 0], tf.int32)
+    candidates = tf.cast(tf.where(is_candidate)[:, 0], tf.int32)
 
     def of_catalogue() -> tuple[tf.Tensor, tf.Tensor]:
         scores = served.log_probs(*histories)
@@ -51,44 +59,54 @@ def best_allowed(served: ServedModel, history: tf.RaggedTensor, rules: Rules) ->
             lambda: _given_candidates(scores, has_candidates, listed, listed_rows),
             lambda: scores,
         )
-        return top_unseen(scores, never, never_rows, served.top_k)
+        return top_unseen(scores, forbidden, forbidden_rows, served.top_k)
 
     def of_candidates() -> tuple[tf.Tensor, tf.Tensor]:
-        place = tf.tensor_scatter_nd_update(tf.fill([served.num_items], -1), some[:, None], tf.range(tf.size(some)))
-        scores = served.scores_of(*histories, some)
-        scores = _given_candidates(scores, has_candidates, tf.gather(place, listed), listed_rows)
-        among = tf.where(tf.gather(place, never) >= 0)[:, 0]
-        seen, seen_rows = tf.gather(place, tf.gather(never, among)), tf.gather(never_rows, among)
-        count = tf.minimum(tf.size(some), served.top_k)
-        best, places = top_unseen(scores, seen, seen_rows, count)
-        rest = [[0, 0], [0, served.top_k - count]]
-        return tf.pad(best, rest, constant_values=-np.inf), tf.pad(tf.gather(some, places), rest)
+        size = tf.size(candidates)
+        # The position of each column of the catalogue among the candidates; −1: it is none.
+        position_of = tf.tensor_scatter_nd_update(tf.fill([served.num_items], -1), candidates[:, None], tf.range(size))
+        scores = served.scores_of(*histories, candidates)
+        scores = _given_candidates(scores, has_candidates, tf.gather(position_of, listed), listed_rows)
+        positions = tf.gather(position_of, forbidden)
+        scored = tf.where(positions >= 0)[:, 0]
+        count = tf.minimum(size, served.top_k)
+        best, best_positions = top_unseen(
+            scores, tf.gather(positions, scored), tf.gather(forbidden_rows, scored), count
+        )
+        padding = [[0, 0], [0, served.top_k - count]]
+        best_columns = tf.gather(candidates, best_positions)
+        return tf.pad(best, padding, constant_values=-np.inf), tf.pad(best_columns, padding)
 
-    few = tf.reduce_all(has_candidates) & (tf.size(some) <= served.few_items)
+    few = tf.reduce_all(has_candidates) & (tf.size(candidates) <= served.few_items)
     scores, columns = tf.cond(few, of_candidates, of_catalogue)
     shape = [None, served.top_k]
     return served.named(tf.ensure_shape(scores, shape), tf.ensure_shape(columns, shape))
 
 
 def _given_candidates(scores: tf.Tensor, has_candidates: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Log-probabilities given that a candidate is chosen; −∞ for all else. Rows without candidates stay as they are.
+    """Log-probabilities given that one of a row's candidates is chosen, and −∞ for other items: float [batch, n].
+
+    Rows without candidates are returned as they are.
 
     Args:
-      scores: float [batch, n], log-probabilities up to a number that a row has in common.
+      scores: float [batch, n], log-probabilities up to a constant per row.
       has_candidates: bool [batch].
-      columns, rows: int32 [candidates], the known ones and the row of each.
+      columns, rows: int32 [known]: the column in `scores` and the row of each known candidate.
     """
-    others = tf.broadcast_to(~has_candidates[:, None], tf.shape(scores))
+    unrestricted = tf.broadcast_to(~has_candidates[:, None], tf.shape(scores))
     cells = tf.stack([rows, columns], axis=1)
-    allowed = tf.tensor_scatter_nd_update(others, cells, tf.ones_like(rows, tf.bool))
+    allowed = tf.tensor_scatter_nd_update(unrestricted, cells, tf.ones_like(rows, tf.bool))
     masked = tf.where(allowed, scores, -np.inf)
-    largest = tf.maximum(tf.reduce_max(masked, axis=1, keepdims=True), LOWEST)  # finite in rows without a known one
+    largest = tf.maximum(tf.reduce_max(masked, axis=1, keepdims=True), LOWEST)  # finite if no candidate is known
     total = largest + tf.math.log(tf.reduce_sum(tf.exp(masked - largest), axis=1, keepdims=True))
     return tf.where(allowed & has_candidates[:, None], scores - total, masked)
 
 
 def unknown_ids(served: ServedModel, history: tf.RaggedTensor) -> tf.Tensor:
-    """How many distinct ids of each history the catalogue lacks, int32 [batch]; "" is no id."""
+    """Counts the distinct ids of each history, string [batch, (ids)], that are not in the catalogue: int32 [batch].
+
+    "" is not counted.
+    """
     unknown = tf.where((served.column_of.lookup(history.values) < 0) & (history.values != ""))[:, 0]
     texts = tf.unique(tf.gather(history.values, unknown), out_idx=tf.int64).idx
     width = tf.size(unknown, tf.int64) + 1
@@ -98,14 +116,14 @@ def unknown_ids(served: ServedModel, history: tf.RaggedTensor) -> tf.Tensor:
 
 
 def _columns(served: ServedModel, ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Columns of the known ids, repeats included, and the row of each: int32 [known]."""
+    """The columns of the known ids, repeats included, and their rows: int32 [known] each. `ids`: [batch, (ids)]."""
     columns = served.column_of.lookup(ids.values)
     known = tf.where(columns >= 0)[:, 0]
     return tf.cast(tf.gather(columns, known), tf.int32), tf.gather(rows_of(ids), known)
 
 
 def _any_id(ids: tf.RaggedTensor) -> tf.Tensor:
-    """Whether a row has an id, known or not: bool [batch]."""
+    """Whether each row has an id other than "", known or not: bool [batch]."""
     return (
         tf.math.unsorted_segment_sum(tf.cast(ids.values != "", tf.int32), rows_of(ids), tf.cast(ids.nrows(), tf.int32))
         > 0

@@ -1,7 +1,7 @@
 """Compares finished runs on the same users: `python -m trainers.compare RUN_A RUN_B …`, each the workdir of a run.
 
-Each further run is compared with the first: the mean over the held-out users of the difference of a metric, with a 95 %
-bootstrap interval. The runs must have been judged on the same data and split.
+Each run is compared with the first one: the difference of a metric, averaged over the same held-out users, with a 95 %
+bootstrap interval. All runs must have the same data and split.
 """
 
 import sys
@@ -36,16 +36,17 @@ Json = dict[str, Any]
 
 
 def compare(runs: Sequence[Path], part: str = "test", seed: int = 0) -> Json:
-    """Paired differences of each run from the first.
+    """The metrics of each run, and their differences from the first run, paired by user.
 
     Args:
       runs: workdirs of finished runs, at least two.
       part: which held-out users: "test" or "validation".
-      seed: of the bootstrap.
+      seed: seed of the bootstrap.
 
     Returns:
-      `part`, `users`, `data_fingerprint`, and `runs`: each with `workdir`, `model_id`, `metrics` (means), and
-      `difference`, by metric an `Estimate` as a dict; None for the first run.
+      A dict with `part`, `users` (their number), `data_fingerprint` and `runs`. Each of `runs` has `workdir`,
+      `model_id`, `metrics` (the mean of each) and `difference` (for each metric the fields of an `Estimate`; None for
+      the first run).
 
     Raises:
       UserError: fewer than two runs, one that is not finished, or runs of other data or another split.
@@ -82,7 +83,7 @@ def _differences(ours: Json, theirs: Json, seed: int) -> Json:
 
 
 def table(compared: Json) -> str:
-    """What `compare` found, for people."""
+    """The result of `compare` as a table for people."""
     names = _names(compared)
     width = max(map(len, names))
     lines = [f"{compared['users']:,} {compared['part']} users.", ""]
@@ -101,16 +102,16 @@ def _written(difference: Json | None, metric: str) -> str:
 
 
 def _names(compared: Json) -> list[str]:
-    """The runs' folders, without what all have in common at the start."""
+    """The runs' folders, without the leading folders that all of them share."""
     parts = [Path(run["workdir"]).parts for run in compared["runs"]]
-    same = 0
-    while all(len(p) > same + 1 for p in parts) and len({p[: same + 1] for p in parts}) == 1:
-        same += 1
-    return [str(Path(*p[same:])) for p in parts]
+    shared = 0
+    while all(len(p) > shared + 1 for p in parts) and len({p[: shared + 1] for p in parts}) == 1:
+        shared += 1
+    return [str(Path(*p[shared:])) for p in parts]
 
 
 def picture(compared: Json) -> bytes:
-    """The differences and their intervals, a panel a metric, as PNG."""
+    """A PNG of the differences and their intervals, with one panel per metric."""
     names, others = _names(compared), compared["runs"][1:]
     places = range(len(others))[::-1]
 
@@ -120,8 +121,8 @@ def picture(compared: Json) -> bytes:
             for y, run in zip(places, others, strict=True):
                 d = run["difference"][metric]
                 colour = "C4" if d["low"] <= 0 <= d["high"] else "C0" if d["mean"] > 0 else "C1"
-                reach = [[d["mean"] - d["low"]], [d["high"] - d["mean"]]]
-                axes.errorbar(d["mean"], y, xerr=reach, fmt="o", color=colour, markersize=5, capsize=2.5)
+                errors = [[d["mean"] - d["low"]], [d["high"] - d["mean"]]]
+                axes.errorbar(d["mean"], y, xerr=errors, fmt="o", color=colour, markersize=5, capsize=2.5)
             axes.set_title(metric.replace("ndcg", "NDCG").replace("recall", "Recall"))
             axes.set_xlabel(f"difference from {names[0]}")
         panels[0].set_yticks(places, names[1:])

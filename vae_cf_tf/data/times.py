@@ -1,4 +1,4 @@
-"""Timestamps: numbers, ISO 8601 text and Arrow's own types, as seconds since 1970."""
+"""Converts timestamps (numbers, ISO 8601 text, Arrow's own types) to seconds since 1970."""
 
 import numpy as np
 import pandas as pd
@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 from vae_cf_tf.data.text import shown
 
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
-"""Numbers from this size on, and how many of their unit a second has: ns, µs, ms. As seconds, 1e11 would be the year
-5138; as milliseconds it is 1973."""
+"""Pairs (least value, units per second) for ns, µs and ms: the unit of a log is the first whose least value its largest
+number reaches. As seconds, 1e11 would be the year 5138; as milliseconds it is 1973."""
 _DATES = (19000101, 21001231)
-"""Numbers that all lie between these are dates written without hyphens. As seconds they would be August and September
-1970."""
+"""If all numbers of a log lie between these, they are dates written without hyphens (20030131). As seconds they would
+be in August and September 1970."""
 
 
 def is_time(kind: pa.DataType) -> bool:
@@ -24,11 +24,12 @@ def is_time(kind: pa.DataType) -> bool:
 
 
 def is_number(text: str) -> bool:
+    """Whether the text is a finite number."""
     return bool(np.isfinite(_numbers(pa.array([text.strip()], pa.string()))[0]))
 
 
 def time_fault(text: str, is_text: bool) -> str | None:
-    """What is wrong with a field of a column of times, whose first field is a number or text."""
+    """What is wrong with a field of a time column, or None. `is_text`: the first field is text, not a number."""
     if not text.strip():
         return "the time is empty"
     if not is_text:
@@ -39,14 +40,17 @@ def time_fault(text: str, is_text: bool) -> str | None:
 
 
 class Times:
-    """Gathers blocks of timestamps, which are all of one kind."""
+    """Collects the timestamps of a log, block by block. Either all are numbers, or all are text or Arrow times."""
 
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
         self._are_numbers = True
 
     def add(self, array: pa.Array) -> int | None:
-        """Takes a block; returns the row, within it, of the first value that is no time, or None."""
+        """Adds a block of rows. Returns the index in the block of the first row that is no time; None if all are.
+
+        A block that has numbers where earlier ones have text, or the reverse, is refused at its row 0.
+        """
         if pa.types.is_dictionary(array.type):
             values, are_numbers = self._read(array.dictionary)
             codes = array.indices.fill_null(len(values)).to_numpy()
@@ -63,7 +67,10 @@ class Times:
 
     @staticmethod
     def _read(array: pa.Array) -> tuple[np.ndarray, bool]:
-        """Float64 [rows], NaN for what is no time; and whether these are numbers of a unit that is not known yet."""
+        """Float64 [rows], NaN where a row is no time; and whether they are numbers whose unit is not known yet.
+
+        If they are not such numbers, they are seconds since 1970.
+        """
         kind = array.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             micro = array.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
@@ -76,13 +83,14 @@ class Times:
         return (numbers, True) if np.isfinite(numbers).all() else (_from_text(array), False)
 
     def seconds(self) -> np.ndarray:
-        """Seconds since 1970, float64 [rows]; empties this."""
+        """All timestamps as seconds since 1970, float64 [rows]. Removes the collected blocks."""
         values = np.concatenate(self._blocks) if self._blocks else np.zeros(0)
         self._blocks.clear()
         return _in_seconds(values) if self._are_numbers and len(values) else values
 
 
 def _in_seconds(numbers: np.ndarray) -> np.ndarray:
+    """Seconds since 1970, float64 [rows], of numbers whose unit is inferred (`_DATES`, `_UNITS`)."""
     low, high = numbers.min(), numbers.max()
     if _DATES[0] <= low and high <= _DATES[1]:
         distinct, codes = np.unique(numbers, return_inverse=True)
@@ -95,7 +103,7 @@ def _in_seconds(numbers: np.ndarray) -> np.ndarray:
 
 
 def _numbers(texts: pa.Array) -> np.ndarray:
-    """Float64 [rows] of text; all NaN where any is no number."""
+    """The texts as numbers, float64 [rows]; all are NaN if any text is no number. A null is NaN."""
     try:
         numbers = pc.utf8_trim_whitespace(texts).cast(pa.float64()).fill_null(np.nan)
     except pa.ArrowInvalid:
@@ -104,7 +112,7 @@ def _numbers(texts: pa.Array) -> np.ndarray:
 
 
 def _from_text(texts: pa.Array) -> np.ndarray:
-    """Seconds since 1970 of ISO 8601 text, NaN for any other; a time without a zone is UTC."""
-    read = pd.to_datetime(pd.Series(texts.to_pylist(), dtype=object), format="ISO8601", utc=True, errors="coerce")
-    seconds = read.to_numpy("datetime64[us]").astype(np.int64) / 1e6
-    return np.where(read.isna(), np.nan, seconds)
+    """Seconds since 1970 of ISO 8601 texts, float64 [rows]; NaN for other text. A time without a zone is UTC."""
+    parsed = pd.to_datetime(pd.Series(texts.to_pylist(), dtype=object), format="ISO8601", utc=True, errors="coerce")
+    seconds = parsed.to_numpy("datetime64[us]").astype(np.int64) / 1e6
+    return np.where(parsed.isna(), np.nan, seconds)

@@ -1,13 +1,13 @@
-"""Weights of a training user's items: x_ui ≥ 0 of the multinomial likelihood."""
+"""Weights x_ui of the training users' items in the multinomial likelihood."""
 
 import numpy as np
 from scipy import sparse
 
 from vae_cf_tf.settings import SplitSettings
 
-DAY = 86_400.0
+DAY = 86_400.0  # seconds
 LEAST = 1e-6
-"""The least weight that age leaves of an event, so that every item stays a part of its history."""
+"""Lower limit of the factor by which age reduces an event's weight. It keeps every item in its history."""
 
 
 def pair_weights(
@@ -18,34 +18,36 @@ def pair_weights(
     times: np.ndarray | None,
     settings: SplitSettings,
 ) -> np.ndarray | None:
-    """x_ui of each pair of a training user and an item.
+    """The weight x_ui of each pair of a training user u and an item i.
 
-    An event's weight is that of the weight column, or 1, times 2^(−age / half_life_days), its age counted from the last
-    of these events. A pair has the largest weight of its events (`repeats` = once) or their sum (sum). `weight_scale` =
-    log makes x of it log2(1 + x), which leaves 1 as it is; then `weight_cap` is the most that counts.
+    1. An event's weight is its value in the weight column, or 1 without one. With `half_life_days`, it is multiplied by
+       2^(−age / half_life_days), where age is the number of days before the last training event.
+    2. x_ui is the largest weight of the pair's events (`repeats` = once), or their sum (`repeats` = sum).
+    3. With `weight_scale` = log, x_ui becomes log2(1 + x_ui), which keeps 1 at 1.
+    4. With `weight_cap`, x_ui is at most the cap.
 
     Args:
-        train: [users, items], sorted indices.
-        rows, columns: int [events], of the training events; each is a pair of `train`.
+        train: [users, items], with sorted indices.
+        rows, columns: int [events], user and item of each training event; `train` has each of these pairs.
         weights: float [events], above 0; None: 1 each.
-        times: float64 [events], seconds; only a half-life needs them.
-        settings: those named above.
+        times: float64 [events], seconds since 1970; needed only with `half_life_days`.
+        settings: the settings named above.
 
-    Returns: float32 [train.nnz], in the order of train.indices; None where all are 1.
+    Returns: float32 [train.nnz], in the order of train.indices; None if all are 1.
     """
-    of_events = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
+    event_weights = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
     if settings.half_life_days:
         assert times is not None
         age = (times.max() - times) / DAY
-        of_events *= np.maximum(np.exp2(-age / settings.half_life_days), LEAST)
+        event_weights *= np.maximum(np.exp2(-age / settings.half_life_days), LEAST)
     items = np.int64(train.shape[1])
     pairs = np.repeat(np.arange(train.shape[0], dtype=np.int64), np.diff(train.indptr)) * items + train.indices
-    place = np.searchsorted(pairs, rows.astype(np.int64) * items + columns)
+    pair_of_event = np.searchsorted(pairs, rows.astype(np.int64) * items + columns)
     if settings.repeats == "sum":
-        x = np.bincount(place, of_events, minlength=train.nnz)
+        x = np.bincount(pair_of_event, event_weights, minlength=train.nnz)
     else:
         x = np.zeros(train.nnz)
-        np.maximum.at(x, place, of_events)
+        np.maximum.at(x, pair_of_event, event_weights)
     if settings.weight_scale == "log":
         x = np.log2(1 + x)
     if settings.weight_cap:

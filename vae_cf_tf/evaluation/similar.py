@@ -1,4 +1,4 @@
-"""Which similarity of items finds the other items of a user best: chosen on validation users."""
+"""Chooses, on validation users, the item similarity that best finds the other items of a user."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,51 +17,55 @@ from vae_cf_tf.registries import SIMILARITIES
 DECIDES = "ndcg@20"
 SHOWN = (DECIDES, "recall@20")
 KNN, KNN_TITLE = "cosine_knn", "cosine item-kNN"
-"""What the similarities are held against; it is not served."""
+"""The baseline that the similarities are compared with. It is not served."""
 
 
 def choose(model: Autoencoder | HybridModel, split: Split, seed: int, batch_size: int) -> dict[str, Any]:
-    """The model's best similarity on validation users, and the figures of all of them.
+    """Chooses the similarity with the highest validation NDCG@20, and returns the metrics of all of them.
 
-    The task is that of a "more like this" shelf: of each held-out user one item is given, and the others are to be
-    found. The model was trained on none of these users.
+    The task is that of a "more like this" shelf: one item of each held-out user is given, and the user's other items
+    are the targets. The model was not trained on these users.
 
     Args:
-      model: as it is exported.
+      model: the trained model.
       split: its data.
-      seed: of the items that are given.
-      batch_size: items at a time.
+      seed: seed of the draw of the given items.
+      batch_size: given items per batch.
 
     Returns:
-      source: a name of `SIMILARITIES`; the plainest where no validation user has two items.
-      users: by part, how many users have two items or more.
-      validation, test: by similarity and metric, mean and standard error over these users; and those of `KNN`.
+      A dict with
+      source: a name of `SIMILARITIES`; the plainest one if no validation user has two items.
+      users: for each part, the number of users with two or more items.
+      validation, test: for each similarity and for `KNN`, by metric the mean and standard error over these users.
     """
     names = similar.names(model)
-    log_probs = _traced(model)  # once for all
+    log_probs = _traced(model)  # traced once for all similarities
     rankers = {name: _ranker(SIMILARITIES[name](model, log_probs)) for name in names}
     rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
     queries = {part: one_item_each(getattr(split, part), seed) for part in PARTS}
     figures = {
-        part: {name: _figures(rank, asked, batch_size) for name, rank in rankers.items()} if asked.target.nnz else {}
-        for part, asked in queries.items()
+        part: {name: _figures(rank, query, batch_size) for name, rank in rankers.items()} if query.target.nnz else {}
+        for part, query in queries.items()
     }
     means = {name: figures["validation"][name][DECIDES]["mean"] for name in names if figures["validation"]}
     source = max(means, key=means.__getitem__, default=SIMILARITIES.plainest)
-    return {"source": source, "users": {part: q.target.shape[0] for part, q in queries.items()}} | figures
+    return {"source": source, "users": {part: query.target.shape[0] for part, query in queries.items()}} | figures
 
 
 def summary_line(chosen: dict[str, Any]) -> str:
-    """What `choose` returned, for people."""
+    """One line for people about the result of `choose`."""
     validation = chosen["validation"]
     titles = {name: KNN_TITLE if name == KNN else SIMILARITIES[name].title for name in validation}
-    told = ", ".join(f"{titles[name]} {values[DECIDES]['mean']:.4f}" for name, values in validation.items())
+    means = ", ".join(f"{titles[name]} {values[DECIDES]['mean']:.4f}" for name, values in validation.items())
     best = SIMILARITIES[chosen["source"]].title
-    return f"Similar items: from {best}. Validation NDCG@20: {told or 'no user to ask'}."
+    return f"Similar items: from {best}. Validation NDCG@20: {means or 'no user to ask'}."
 
 
 def one_item_each(held_out: HeldOut, seed: int) -> HeldOut:
-    """Of each user with two items or more: one of them, drawn, as fold-in, and the others as targets."""
+    """For each user with two or more items: one item drawn at random as fold-in, and the others as targets.
+
+    Both parts of the result are [users with two or more items, items].
+    """
     own = sp.csr_matrix(held_out.fold_in + held_out.target)
     own = own[np.flatnonzero(np.diff(own.indptr) > 1)]
     own.sort_indices()
@@ -75,8 +79,12 @@ def one_item_each(held_out: HeldOut, seed: int) -> HeldOut:
 
 
 def cosine_of_users(train: sp.csr_matrix) -> Callable[[sp.csr_matrix], np.ndarray]:
-    """Item-kNN: from histories, [users, items], to the sums of the cosines between their items' columns of `train` and
-    all columns, float [users, items]."""
+    """Item-kNN with the cosine of two columns of `train`, [training users, items].
+
+    Returns:
+      A function from histories, [users, items], to scores, float [users, items]: the sum of the cosines between the
+      scored item and each item of the history.
+    """
     norms = np.sqrt(np.bincount(train.indices, minlength=train.shape[1]))
     columns = sp.csr_matrix(train @ sp.diags(1 / np.maximum(norms, 1)))
     items = columns.T.tocsr()

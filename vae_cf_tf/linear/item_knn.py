@@ -9,15 +9,16 @@ import scipy.sparse as sp
 from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock
 from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
 
-_ROWS = 2_000  # of the matrix, at a time
+_ROWS = 2_000  # rows of S that are computed at once
 
 
 class Similarity(NamedTuple):
     """S_ij = C_ij · n_ij/(n_ij + shrinkage) / (C_ii^power · C_jj^(1 − power)), with a zero diagonal.
 
-    C = Xᵀ diag(|x_u|^−user_power) X, and n_ij is the number of users who have both items. i is the item of the history,
-    j the one that is scored. With user_power 0 and power ½ it is the cosine with shrinkage of Koren & Bell 2011; a
-    user of many items says less about each pair of them, and a power above ½ favours popular items less.
+    C = Xᵀ diag(|x_u|^−user_power) X, and n_ij is the number of users who have both items. i is an item of the history,
+    j the item that is scored. With user_power 0 and power ½ this is the cosine with shrinkage of Koren & Bell 2011. A
+    larger user_power gives less weight to users with many items. A larger power gives less weight to popular items of
+    the history, and higher scores to popular items.
     """
 
     user_power: float
@@ -25,10 +26,10 @@ class Similarity(NamedTuple):
     power: float
 
     def rows(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
-        """S, block by block.
+        """Yields S, [items, items], in blocks of rows.
 
         Args:
-          train: [users, items].
+          train: [users, items], 1 where a user has an item.
         """
         lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
         ones = train.astype(np.float32)
@@ -37,20 +38,23 @@ class Similarity(NamedTuple):
         diagonal = np.maximum(np.asarray(weighted.sum(axis=0)).ravel(), np.finfo(np.float32).tiny)
         for start in range(0, train.shape[1], _ROWS):
             items = np.arange(start, min(start + _ROWS, train.shape[1]))
-            together = by_item[items] @ ones
-            users = ones_by_item[items] @ ones
-            together.sort_indices()
-            users.sort_indices()
-            row = np.repeat(items, np.diff(together.indptr))
-            together.data *= users.data / (users.data + self.shrinkage)
-            together.data *= diagonal[row] ** -self.power * diagonal[together.indices] ** (self.power - 1)
-            together.data[together.indices == row] = 0
-            yield SparseRowBlock(items, together)
+            block = by_item[items] @ ones  # rows of C, which become rows of S
+            common_users = ones_by_item[items] @ ones
+            block.sort_indices()
+            common_users.sort_indices()
+            row = np.repeat(items, np.diff(block.indptr))
+            block.data *= common_users.data / (common_users.data + self.shrinkage)
+            block.data *= diagonal[row] ** -self.power * diagonal[block.indices] ** (self.power - 1)
+            block.data[block.indices == row] = 0
+            yield SparseRowBlock(items, block)
 
 
 class ItemNeighbours(ItemItemModel):
-    """Item k-nearest neighbours beside the network: for sparse logs of wide catalogues, where it is better than EASE of
-    the most popular items and costs seconds."""
+    """Item k-nearest neighbours as the item–item model beside the network.
+
+    Use it for a sparse log of a large catalogue. There it ranks better than EASE, which covers only the most popular
+    items, and takes seconds to compute.
+    """
 
     @classmethod
     def from_settings(cls, settings: ItemItemSettings) -> "ItemNeighbours":
@@ -61,10 +65,10 @@ class ItemNeighbours(ItemItemModel):
 
 
 class ItemKNN(Baseline):
-    """Item k-nearest neighbours: the scores of an item are summed over its neighbours in the history.
+    """Item k-nearest neighbours alone: the score of item j is the sum of S_ij over the items i of the history.
 
     Args:
-      neighbours: the largest similarities that an item keeps; 0: all.
+      neighbours: how many of the largest similarities are kept for each scored item; 0: all.
       similarity: arguments of `Similarity`.
     """
 
@@ -91,8 +95,8 @@ class ItemKNN(Baseline):
 
     @property
     def label(self) -> str:
-        of = f"{self.neighbours} neighbours" if self.neighbours else "all neighbours"
-        return f"item-kNN, {of}, |x|^−{self.similarity.user_power:g}, n/(n + {self.similarity.shrinkage:g}), " + (
+        kept = f"{self.neighbours} neighbours" if self.neighbours else "all neighbours"
+        return f"item-kNN, {kept}, |x|^−{self.similarity.user_power:g}, n/(n + {self.similarity.shrinkage:g}), " + (
             f"power {self.similarity.power:g}"
         )
 
@@ -104,7 +108,7 @@ class ItemKNN(Baseline):
 
 
 def _largest_of_columns(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The matrix with the k largest values of each column."""
+    """The matrix, [items, items], with only the k largest values of each column and values equal to the k-th."""
     columns = matrix.tocsc()
     for start, end in zip(columns.indptr[:-1], columns.indptr[1:], strict=True):
         if end - start > k:

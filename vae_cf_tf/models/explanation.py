@@ -1,4 +1,4 @@
-"""By how much a score falls when an item of the history is left out."""
+"""How much a log-probability falls when one item of the history is left out."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from vae_cf_tf.models.histories import rows_of
 
 SCORES, HISTORIES = 2_000_000, 128
-"""Scores and histories that are held at once, at most (but one history at least)."""
+"""Upper limits of a chunk: how many scores and how many histories it holds. It has at least one history."""
 
 
 def contributions(
@@ -19,37 +19,37 @@ def contributions(
 ) -> tf.Tensor:
     """log p(target | history) − log p(target | history without the item), for each item of each history.
 
-    Exact: the model answers every history anew without each of its items (Zeiler & Fergus 2014 call it occlusion).
-    Histories of n items need n + 1 answers of the model. They are computed chunk by chunk, so that memory does not grow
-    with n.
+    Exact: the model is evaluated on the history without the item (occlusion, Zeiler & Fergus 2014). A history of n
+    items takes n + 1 evaluations. They are done in chunks, so that memory does not grow with n.
 
     Args:
-      log_probs: from histories, int32 [batch, (items)], to log-probabilities, float [batch, num_items].
-      items, rows: int32 [n], the distinct items of the histories, row by row, and the batch row of each.
+      log_probs: maps histories, int32 [batch, (items)], to log-probabilities, float [batch, num_items].
+      items, rows: int32 [n] each: the distinct items of all histories, row by row, and the batch row of each.
       targets: int32 [batch, t], the items whose scores are explained.
       num_items: size of the catalogue.
 
     Returns:
-      float32 [n, t], for each of `items` and the targets of its row.
+      float32 [n, t]: for each of `items`, its contributions to the targets of its row.
     """
     at_once = max(1, min(HISTORIES, SCORES // num_items))
     batch, size = tf.shape(targets)[0], tf.size(items)
     lengths = tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, batch)
     starts = tf.cumsum(lengths, exclusive=True)
-    # What the model is asked: each history whole, then each without one of its items.
+    # The evaluations: first each whole history, then for each of `items` its history without it. For each evaluation,
+    # `owners` has the batch row, and `left_out` the index of the item in `items`, or −1.
     owners = tf.concat([tf.range(batch), rows], axis=0)
     left_out = tf.concat([tf.fill([batch], -1), tf.range(size)], axis=0)
 
     def add(start: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         owner, without = owners[start : start + at_once], left_out[start : start + at_once]
         begin = tf.gather(starts, owner)
-        places = tf.ragged.range(begin, begin + tf.gather(lengths, owner), row_splits_dtype=tf.int32)
-        row = rows_of(places)
-        kept = tf.where(places.values != tf.gather(without, row))[:, 0]
-        row, place = tf.gather(row, kept), tf.gather(places.values, kept)
-        histories = tf.RaggedTensor.from_value_rowids(tf.gather(items, place), row, tf.size(owner), validate=False)
-        found = tf.gather(log_probs(histories), tf.gather(targets, owner), batch_dims=1)  # [histories, t]
-        return start + at_once, tf.concat([scores, found], axis=0)
+        indices = tf.ragged.range(begin, begin + tf.gather(lengths, owner), row_splits_dtype=tf.int32)
+        row = rows_of(indices)
+        kept = tf.where(indices.values != tf.gather(without, row))[:, 0]
+        row, index = tf.gather(row, kept), tf.gather(indices.values, kept)
+        histories = tf.RaggedTensor.from_value_rowids(tf.gather(items, index), row, tf.size(owner), validate=False)
+        of_targets = tf.gather(log_probs(histories), tf.gather(targets, owner), batch_dims=1)  # [histories, t]
+        return start + at_once, tf.concat([scores, of_targets], axis=0)
 
     _, scores = tf.while_loop(
         lambda start, _: start < batch + size,

@@ -14,23 +14,25 @@ from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.models.histories import ones
 
 HALF_AT = 20
-"""Items of a history at which the popularity discount is half of its largest. On ML-1M a discount of one size for all
-histories lost as much with ten or fewer of a user's items as it gained with all of them: users of whom little is known
-are served best by what is popular."""
+"""History length at which the popularity discount is half of its largest value. On ML-1M, a discount of the same size
+for all histories lost as much when ten or fewer of a user's items were given as it gained when all were given: for a
+short history, popular items are the best recommendation."""
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
 class ItemItemLayer(keras.layers.Layer):
-    """xB, and the popularity that is subtracted from it: B whole where it fits into `megabytes`, else as many of
-    the largest coefficients of each row as fit.
+    """The product xB of histories x with an item–item matrix B, and the popularity term of `HybridModel`.
+
+    All of B is stored if it fits into `megabytes`. Otherwise only the largest coefficients of each row are stored, as
+    many as fit.
 
     Args:
       num_items: size of the catalogue.
-      megabytes: 10⁶ bytes that B may take.
+      megabytes: memory for B, in units of 10⁶ bytes.
 
     Call arguments:
-      histories: int32 [batch, (items)].
-      items: int32 [n], the columns that are asked for; None: all.
+      histories: int32 [batch, (items)], the columns of each history's items.
+      items: int32 [n], the columns to return; None: all.
 
     Returns:
       xB, float [batch, num_items] or [batch, n].
@@ -59,35 +61,42 @@ class ItemItemLayer(keras.layers.Layer):
         columns, coefficients = (tf.RaggedTensor.from_row_splits(v, starts, validate=False) for v in of_rows)
 
         def of_user(history: tf.Tensor) -> tf.Tensor:
-            places, values = (tf.gather(t, history).values[None] for t in (columns, coefficients))
-            sums = tf.raw_ops.DenseBincount(  # five times as fast as a segment sum, and in order where it has one row
-                input=places, size=self.num_items, weights=values, binary_output=False
-            )[0]
-            return _of(items, sums)
+            neighbours, values = (tf.gather(t, history).values[None] for t in (columns, coefficients))
+            # Five times as fast as a segment sum. With a single row it adds in a fixed order.
+            sums = tf.raw_ops.DenseBincount(input=neighbours, size=self.num_items, weights=values, binary_output=False)
+            return _of(items, sums[0])
 
-        # User by user: memory by one history, and sums whose order does not depend on who else is in the batch.
+        # User by user: memory for one history only, and a sum whose order does not depend on the rest of the batch.
         splits, values = tf.concat([histories.row_splits, histories.row_splits[-1:]], axis=0), histories.values
-        turns = batch if items is None else tf.maximum(batch, 1)  # no rows of unknown width could not be stacked
-        answer = tf.TensorSpec([self.num_items if items is None else None], coefficients.dtype)
+        # map_fn cannot stack zero rows of unknown width, so an empty batch computes one row, which is cut off below.
+        rows = batch if items is None else tf.maximum(batch, 1)
+        row_spec = tf.TensorSpec([self.num_items if items is None else None], coefficients.dtype)
         sums = tf.map_fn(
-            lambda u: of_user(values[splits[u] : splits[u + 1]]), tf.range(turns), fn_output_signature=answer
+            lambda u: of_user(values[splits[u] : splits[u + 1]]), tf.range(rows), fn_output_signature=row_spec
         )
         return sums if items is None else sums[:batch]
 
     def popularity(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """|x|/(|x| + HALF_AT)·log(n + 1) of each history and each item, n its training users: [batch, num_items], or
-        of some `items`, int32 [n]."""
+        """|x|/(|x| + HALF_AT)·log(c_i + 1) for each history x and item i; c_i is the number of i's training users.
+
+        Args:
+          histories: int32 [batch, (items)].
+          items: int32 [n], the columns to return; None: all.
+
+        Returns:
+          float [batch, num_items] or [batch, n].
+        """
         length = tf.cast(histories.row_lengths(), tf.float32)
         return (length / (length + HALF_AT))[:, None] * _of(items, tf.convert_to_tensor(self.log_counts))
 
     def assign(self, blocks: Iterable[RowBlock | SparseRowBlock], train: sp.csr_matrix) -> None:
-        """Sets B, and the items' numbers of training users.
+        """Sets B and each item's number of training users.
 
-        Where B is not kept whole, the places for coefficients are shared out by how many neighbours an item has.
+        If only a part of B is stored, `shares` decides from the items' numbers of neighbours how much of each row.
 
         Args:
-          blocks: B.
-          train: the users that it was made of, [users, num_items].
+          blocks: all rows of B.
+          train: [users, num_items], the users that B was fitted to.
         """
         self.log_counts.assign(np.log1p(np.bincount(train.indices, minlength=self.num_items)).astype(np.float32))
         if self.whole:
@@ -112,23 +121,25 @@ class ItemItemLayer(keras.layers.Layer):
 
 
 def _of(items: tf.Tensor | None, values: tf.Tensor) -> tf.Tensor:
-    """The columns `items` of values, float […, num_items]; None: all."""
+    """The columns `items`, int32 [n], of `values`, float […, num_items]; None: all columns."""
     return values if items is None else tf.gather(values, items, axis=-1)
 
 
 def most_neighbours(train: sp.csr_matrix) -> np.ndarray:
-    """How many other items share a user with each item, at most: int [items]."""
-    others = train.T @ np.maximum(np.diff(train.indptr) - 1, 0)
-    return np.minimum(others, train.shape[1] - 1).astype(np.int64)
+    """An upper bound on each item's number of neighbours (other items that share a user with it): int [items]."""
+    pairs = train.T @ np.maximum(np.diff(train.indptr) - 1, 0)  # counts a neighbour once for each shared user
+    return np.minimum(pairs, train.shape[1] - 1).astype(np.int64)
 
 
 def shares(wanted: np.ndarray, capacity: int) -> np.ndarray:
-    """Places for each row, int [rows]: as many as it wants, but for those that want most, which get equally many. What
-    is left is shared out evenly; no row has more places than there are rows.
+    """The number of coefficients to store for each row of B, int [rows].
+
+    A row gets as many as it wants, up to a limit that is the same for all rows. What is then left of the capacity
+    is divided evenly. No row gets more coefficients than B has columns.
 
     Args:
       wanted: int [rows].
-      capacity: the sum of all places, at most.
+      capacity: upper limit of the sum over rows.
 
     Examples:
       >>> shares(np.array([1, 9, 4, 8]), capacity=13).tolist()
@@ -136,7 +147,8 @@ def shares(wanted: np.ndarray, capacity: int) -> np.ndarray:
     """
     ascending, rows = np.sort(wanted), len(wanted)
     before = np.cumsum(ascending) - ascending
-    level = (capacity - before) // np.arange(rows, 0, -1)  # of each row and all that want more, if they share the rest
+    # The equal share of this row and of all rows that want more, after the others got what they want.
+    level = (capacity - before) // np.arange(rows, 0, -1)
     cut = np.flatnonzero(level < ascending)
     places = np.minimum(wanted, level[cut[0]]) if len(cut) else wanted
     return np.minimum(places + (capacity - places.sum()) // rows, rows)
@@ -144,19 +156,20 @@ def shares(wanted: np.ndarray, capacity: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
 class HybridModel(keras.Model):
-    """log p(items) of a network + w·xB − τ·popularity: the two see different things (Vančura & Kordík 2021, VASP, train
-    them as one).
+    """Scores items by log p(items) of a network + w·xB − τ·popularity, where B is an item–item matrix.
 
-    Here they are made in turn. A finished B fits its own training users far better than any others, so a decoder that
-    is trained beside it would learn nothing from them. The network and the item–item model both encode popularity, so
-    adding their scores counts it twice. The last term takes a share of it off: products of experts divide by what they
-    share (Hinton 2002), and Menon et al. 2021, section 4, adjust logits by log priors.
+    VASP (Vančura & Kordík 2021) trains a network and an item–item model jointly. Here each is trained alone. B fits its
+    training users far better than other users, so a decoder that is trained with B would learn nothing from them.
 
-    It answers as the network does (`call`, `scores`, `embed`), and is not trained itself.
+    The network and the item–item model both encode popularity, so adding their scores counts it twice. The last term
+    subtracts a part of it: a product of experts divides by what the experts share (Hinton 2002), and Menon et al. 2021,
+    section 4, adjust logits by log priors.
+
+    The methods `call`, `scores` and `embed` are those of the network. A HybridModel itself is not trained.
 
     Args:
-      network: trained.
-      item_item: with its matrix.
+      network: the trained network.
+      item_item: the layer that holds B.
       weight: w.
       discount: τ.
     """
@@ -195,12 +208,19 @@ class HybridModel(keras.Model):
         return tf.nn.log_softmax(self.scores(histories))
 
     def scores(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """Numbers that rank the items as `call` does, float [batch, num_items]; or of some `items`, int32 [n]: [batch,
-        n], which differ from those by one number a row."""
+        """Scores that rank the items as `call` does.
+
+        Args:
+          histories: int32 [batch, (items)].
+          items: int32 [n], the columns to score; None: all.
+
+        Returns:
+          float [batch, num_items], or [batch, n]; the latter differs from the former's columns by a constant per row.
+        """
         network = self.network(histories) if items is None else self.network.scores(histories, items)
         popularity = self.item_item.popularity(histories, items)
         return network + (self.weight * self.item_item(histories, items) - self.discount * popularity)
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
-        """As the network's."""
+        """The network's posterior means, float [batch, latent]."""
         return self.network.embed(histories)

@@ -1,4 +1,4 @@
-"""A recommender in three lines of Python."""
+"""The class `Recommender`: the package from Python."""
 
 import contextlib
 import dataclasses
@@ -41,22 +41,23 @@ else:
 
 
 class Recommender:
-    """Trains, judges, asks and exports a recommender.
+    """Trains, evaluates, queries and exports a recommender model.
 
-    It does what `trainers.main` and `export.main` do, and answers by the signatures of the exported SavedModel.
+    It does what `trainers.main` and `export.main` do. Its answers come from the signatures of the exported SavedModel.
 
     Args:
       preset: name of a shipped flagfile ("vamp", "evcf", …) or path of one; None: the defaults of the settings.
-      workdir: folder that keeps everything of the run. The same call resumes there, as the command line does. None:
-        a temporary folder, which goes with this object.
-      settings: by the flags' names. `data` and `item_titles` may be data frames too, and `item_titles` a dict.
+      workdir: folder for all files of the run. The same call resumes there, as on the command line. None: a temporary
+        folder, which is deleted with this object.
+      settings: settings under their flags' names. `data` and `item_titles` may also be data frames, and `item_titles` a
+        dict.
 
     Raises:
-      UserError: an unknown preset or setting, or a value that it does not take.
+      UserError: an unknown preset or setting, or an invalid value.
 
     Attributes (after `fit` or `load`):
-      metrics: what metrics.json holds; of an exported version, test and validation metrics and its settings.
-      history: a row for each epoch, as history.csv.
+      metrics: the content of metrics.json; for an exported version, its test and validation metrics and settings.
+      history: a row for each epoch, as in history.csv.
       item_ids: raw id of each item of the catalogue.
 
     Example:
@@ -87,7 +88,7 @@ class Recommender:
         self._served: served.Served | None = None
 
     def __repr__(self) -> str:
-        """The preset, and the settings that are not its own."""
+        """The preset, and the settings that differ from it."""
         hidden = {"workdir"} if self._is_temporary else set()
         parts = [repr(self._preset)] if self._preset else []
         for name in names():
@@ -96,19 +97,19 @@ class Recommender:
         return f"Recommender({', '.join(parts)})"
 
     def fit(self, data: Any = None, verbose: int = 1) -> "Recommender":
-        """Trains on `data`, judges the model on held-out users, and returns this object.
+        """Trains on `data`, evaluates the model on held-out users, and returns this object.
 
-        Called again on the same data it goes on from the last checkpoint, so that an interrupted training loses little.
+        A second call with the same data resumes from the last checkpoint.
 
         Args:
-          data: a pandas, Polars or PyArrow frame with a user and an item column, and perhaps a rating column; a path,
-            as `--data` takes it; a `Split`; `Interactions`; None: the setting `data`, or the embedded data set.
+          data: a pandas, Polars or PyArrow frame with a user and an item column, and optionally a rating column; a
+            path, as for `--data`; a `Split`; `Interactions`; None: the setting `data`, or the embedded data set.
           verbose: 0 prints nothing; 1 shows a bar where the output can redraw it, otherwise a line an epoch; 2 prints a
             line an epoch.
 
         Raises:
-          UserError: bad data, a workdir of other settings or data, or a training that diverged.
-          KeyboardInterrupt: Ctrl-C; its text says where `fit` goes on.
+          UserError: invalid data, a workdir of a run with other settings or data, or a training that diverged.
+          KeyboardInterrupt: Ctrl-C; its text says where the next `fit` resumes.
         """
         say = silent if verbose == 0 else print_line
         self._version = self._served = None
@@ -116,15 +117,15 @@ class Recommender:
         given = self._given
         if self._is_temporary:
             memory = split_of(read_log(settings, say) if memory is None else memory, settings, say, given)
-            given = frozenset()  # they have done their work
+            given = frozenset()  # split_of has already checked them
             settings = settings.replaced(workdir=str(self._temporary_for(memory).path))
         workdir = self._workdir = Workdir(settings.run.workdir)
         with _resumable(workdir), _without_retracing_warnings(), workdir.locked():
             say(summary.settings_line(settings))
             split = claim.prepared_split(settings, workdir, given, say, memory)
             if self._titles is not None:
-                found = titles.matching(frames.titles(self._titles), split.item_ids)
-                split = dataclasses.replace(split, titles=found)
+                matched = titles.matching(frames.titles(self._titles), split.item_ids)
+                split = dataclasses.replace(split, titles=matched)
                 split.save(workdir.path)
             evaluation = job.trained(settings, workdir, split, say, verbose)
         say(summary.table(evaluation.values))
@@ -138,22 +139,22 @@ class Recommender:
         candidates: Any = None,
         include_history: bool = False,
     ) -> pd.DataFrame:
-        """The best items for each history, best first, without those of the history.
+        """The best items for each history, best first. Items of the history are left out unless `include_history`.
 
         Args:
           histories: a list of item ids, which is one history; a list of lists; a dict of lists by user; or a frame with
-            a user and an item column. Integers are ids too. Unknown ids change nothing.
-          k: items for each history. Fewer come where fewer are left.
+            a user and an item column. Ids may be integers. Unknown ids are ignored.
+          k: number of items for each history; fewer are returned if fewer may be recommended.
           exclude: ids that are never recommended: a list for all histories, or one for each.
-          candidates: ids of which alone is recommended, likewise; None: the whole catalogue.
+          candidates: the only ids that may be recommended, in the same forms; None: the whole catalogue.
           include_history: whether items of the history may be recommended.
 
         Returns:
           A row for each recommended item: `row` (number of the history, or its user), `rank` (from 1), `item_id`,
-          `title` (missing where it has none) and `score`, a log-probability.
+          `title` (missing if the item has none) and `score`, a log-probability.
 
         Raises:
-          UserError: ids of no known form, or a `k` or a rule that an exported version cannot serve.
+          UserError: ids in another form, or a `k` or a rule that an exported version does not support.
         """
         labels, lists = requests.histories(histories)
         model = self._model(k)
@@ -170,49 +171,55 @@ class Recommender:
         return _ranked(labels, answer, model, k)
 
     def similar_items(self, items: Any, k: int = 10) -> pd.DataFrame:
-        """The items most similar to each of these: as `recommend`, with the item asked about as `row`.
+        """The items that are most similar to each given item: a frame as from `recommend`; `row` is the given item.
 
         Args:
-          items: an id, or several. An unknown one has no rows in the answer.
-          k: items for each.
+          items: an id, or several. An unknown id has no rows in the answer.
+          k: number of similar items for each.
         """
         ids, model = requests.items(items), self._model(k)
         return _ranked(ids, model.ask("similar_items", item=ids), model, k)
 
     def explain(self, history: Any, item: Any) -> pd.DataFrame:
-        """By how much the score of an item falls when an item is taken out of the history.
+        """How much each item of a history contributes to the score of a recommended item.
+
+        A contribution is by how much the log-probability of `item` falls if the history lacks that item.
 
         Args:
-          history: as the histories of `recommend`.
-          item: the id of the recommended item; for several histories one for all, or one for each.
+          history: one history or several, as in `recommend`.
+          item: the id of the recommended item: one for all histories, or one for each.
 
         Returns:
           A row for each item of the history, largest contribution first: `row`, `rank`, `item_id`, `title`,
-          `contribution`. Unknown and repeated ids are left out: they contribute nothing.
+          `contribution`. Unknown ids are left out, and a repeated id has one row.
         """
         labels, lists = requests.histories(history)
-        asked, model = requests.items(item), self._model()
-        if len(asked) not in (1, len(lists)):
+        targets, model = requests.items(item), self._model()
+        if len(targets) not in (1, len(lists)):
             raise UserError(
-                f"item takes one id, or one for each of the {len(lists)} histories. Received: {len(asked)}."
+                f"item takes one id, or one for each of the {len(lists)} histories. Received: {len(targets)}."
             )
         _warn_of_unknown(lists, model)
         known = set(model.item_ids)
-        wanted = asked if len(asked) == len(lists) else asked * len(lists)
+        target_of_row = targets if len(targets) == len(lists) else targets * len(lists)
         answers = []
-        for ids, values in zip(lists, model.ask("explain", history=lists, item=wanted)["contributions"], strict=True):
-            first = {item: place for place, item in reversed(list(enumerate(ids))) if item in known}
-            answers.append(sorted(((item, values[place]) for item, place in first.items()), key=lambda pair: -pair[1]))
+        contributions = model.ask("explain", history=lists, item=target_of_row)["contributions"]
+        for ids, values in zip(lists, contributions, strict=True):
+            first = {item: index for index, item in reversed(list(enumerate(ids))) if item in known}
+            answers.append(sorted(((item, values[index]) for item, index in first.items()), key=lambda pair: -pair[1]))
         return _table(labels, answers, model, "contribution")
 
     def embed(self, histories: Any) -> pd.DataFrame:
-        """The posterior mean of each history (see `recommend`): a row each, named as there, a column a dimension."""
+        """The posterior mean of each history: a row for each history, a column for each latent dimension.
+
+        Histories have the forms of `recommend`, and rows are named as its `row`.
+        """
         labels, lists = requests.histories(histories)
         values = self._model().ask("embed", history=lists)["embedding"]
         return pd.DataFrame(values, index=pd.Index(labels, name="row"))
 
     def evaluate(self) -> pd.DataFrame:
-        """How good the model is, beside the baselines, on the same held-out users.
+        """Metrics of the model and of the baselines, on the same held-out users.
 
         Returns:
           A row for each `model`, `part` (test or validation) and `metric`, with `mean` and `stderr` over the users.
@@ -230,7 +237,7 @@ class Recommender:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds; of an exported version, what its card says of them."""
+        """The content of metrics.json; for an exported version, the metrics and settings in its model card."""
         if self._version is None:
             return self._run().read_metrics()
         about = card.read(self._version)
@@ -240,7 +247,7 @@ class Recommender:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row for each epoch, as history.csv. An exported version has none."""
+        """A row for each epoch, as in history.csv. Raises UserError for an exported version."""
         return pd.DataFrame(self._run().read_history())
 
     @property
@@ -253,7 +260,7 @@ class Recommender:
         return savedmodel.export_run(self._run(), home_expanded(export_dir), top_k, weights)
 
     def save(self, workdir: str | os.PathLike[str]) -> Path:
-        """Copies everything of the run to a new folder, from which `load` takes it; returns its path."""
+        """Copies all files of the run to a new folder, which `load` can read; returns its path."""
         run, target = self._run(), Path(home_expanded(workdir))
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{target} exists and is not empty. Give another folder.")
@@ -278,7 +285,7 @@ class Recommender:
           path: a workdir, a version's folder, or the folder of versions, of which the newest is taken.
 
         Raises:
-          UserError: it is neither, or not whole.
+          UserError: it is neither, or files are missing.
         """
         folder = Path(home_expanded(path))
         workdir = Workdir(folder)
@@ -298,7 +305,7 @@ class Recommender:
         return recommender
 
     def _source(self, data: Any, say: Say) -> tuple[Settings, Interactions | Split | None]:
-        """The settings, which name the data where it is a path, and otherwise the data."""
+        """The settings, and the data if it is in memory. Data that is a path is put into the settings instead."""
         if data is None or isinstance(data, str | os.PathLike):
             return (self.settings if data is None else self.settings.replaced(data=os.fspath(data))), None
         if isinstance(data, Split | Interactions):
@@ -311,7 +318,7 @@ class Recommender:
         return self.settings, formats.read(data, reader_options(self.settings), say)
 
     def _temporary_for(self, split: Split) -> Workdir:
-        """The temporary workdir of this data: as it is where it holds a run on it, otherwise a new one."""
+        """The temporary workdir for this data: the present one if its run is on the same data, otherwise a new one."""
         workdir = self._workdir
         if workdir and workdir.has_split() and workdir.split().fingerprint() == split.fingerprint():
             return workdir
@@ -321,7 +328,7 @@ class Recommender:
         return Workdir(folder)
 
     def _run(self) -> Workdir:
-        """The run, finished or not. Raises UserError where there is none."""
+        """The workdir of the run, finished or not. Raises UserError if there is none."""
         if self._version is not None:
             raise UserError(f"{self._version} is an exported version; only a run has this. Load its workdir instead.")
         if self._workdir is None or not self._workdir.settings_file.exists():
@@ -329,7 +336,7 @@ class Recommender:
         return self._workdir
 
     def _model(self, k: int = 1) -> "served.Served":
-        """The model as it is served, with at least k items in an answer."""
+        """The served model, whose answers have at least k items (or the whole catalogue)."""
         if k < 1:
             raise UserError(f"k must be at least 1. Received: {k}.")
         if self._version is not None and self._served is None:
@@ -349,7 +356,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _warn_of_unknown(lists: list[list[str]], model: "served.Served") -> None:
-    """Warns where all ids are strange to the catalogue: they are probably those of another id space."""
+    """Warns if the catalogue has none of the ids: they are probably from another id space."""
     asked = {item for ids in lists for item in ids} - {""}
     if asked and asked.isdisjoint(model.item_ids):
         warnings.warn(
@@ -360,33 +367,33 @@ def _warn_of_unknown(lists: list[list[str]], model: "served.Served") -> None:
 
 
 def _rules(given: Any, rows: int, name: str, of_none: Sequence[str] = ()) -> list[list[str]]:
-    """A list of ids for each row. One that is given and empty becomes `of_none`, which names no item."""
+    """A list of ids for each row. An empty list that the caller gave is replaced by `of_none`, ids of no item."""
     if given is None:
         return [[]] * rows
     return [ids or list(of_none) for ids in requests.item_lists(given, rows, name)]
 
 
 def _ranked(labels: list[Any], answer: Mapping[str, Any], model: "served.Served", k: int) -> pd.DataFrame:
-    """The first k places of each row; "" is a place for which no item was left."""
+    """A frame of the first k items of each row. "" fills the places for which no item was left; it is dropped."""
     pairs = zip(answer["item_ids"][:, :k], answer["scores"][:, :k], strict=True)
     answers = [[(item, score) for item, score in zip(*row, strict=True) if item] for row in pairs]
     return _table(labels, answers, model, "score")
 
 
 def _table(labels: list[Any], answers: list[list[tuple[str, Any]]], model: "served.Served", of: str) -> pd.DataFrame:
-    """A row for each item and its number, which is called `of`."""
+    """A frame with a row for each (item, number) of `answers`. `of` is the name of the number's column."""
     rows = [
         (label, rank + 1, item, model.titles.get(item), float(number))
         for label, answer in zip(labels, answers, strict=True)
         for rank, (item, number) in enumerate(answer)
     ]
     table = pd.DataFrame(rows, columns=["row", "rank", "item_id", "title", of])
-    return table.astype({"rank": int, of: float})  # also of no row
+    return table.astype({"rank": int, of: float})  # a frame without rows needs the types, too
 
 
 @contextlib.contextmanager
 def _resumable(workdir: Workdir) -> Iterator[None]:
-    """Within, Ctrl-C says how to go on in Python."""
+    """Within this context, the message of Ctrl-C says where `fit` resumes."""
     try:
         yield
     except KeyboardInterrupt:
@@ -398,7 +405,7 @@ def _resumable(workdir: Workdir) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_retracing_warnings() -> Iterator[None]:
-    """Within, TensorFlow does not warn that functions are traced anew: each fit has a model of its own."""
+    """Within this context, TensorFlow does not warn about retracing: each fit traces the functions of a new model."""
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -409,7 +416,7 @@ def _without_retracing_warnings() -> Iterator[None]:
 
 
 def _preset(name: str) -> dict[str, Any]:
-    """The settings of a shipped flagfile, or of one that is given by its path."""
+    """The settings of a flagfile: a shipped one by its name, another by its path."""
     shipped = {path.stem: path for path in flagfiles.shipped()}
     if name in shipped:
         return flagfiles.settings_in(shipped[name])
@@ -422,6 +429,6 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _different(settings: Settings) -> dict[str, Any]:
-    """The settings that are not the defaults."""
+    """The settings that differ from the defaults, without `workdir`."""
     default = Settings()
     return {name: settings[name] for name in names() if settings[name] != default[name] and name != "workdir"}

@@ -1,4 +1,4 @@
-"""Which earlier run a warm start begins with: found, checked and recorded. Needs no TensorFlow."""
+"""Checks and records the earlier run that --warm_start names. Needs no TensorFlow."""
 
 import json
 from typing import NamedTuple
@@ -10,21 +10,21 @@ from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import names, written
 
 _MAY_DIFFER = ("initializer", "first_layer", "confidence", "confidence_zero", "pseudo_init")
-"""Settings of the model that change neither the shapes nor the meaning of its weights."""
+"""Model settings in which the two runs may differ: they change neither the shapes nor the meaning of weights."""
 
 
 class Start(NamedTuple):
     """The weights that a run started from."""
 
     weights: str  # digest of the earlier run's best.npz
-    epochs: int  # that trained them, in that run and in those that it started from
+    epochs: int  # epochs that trained these weights, including those of earlier warm starts
 
 
 def check(settings: Settings, workdir: Workdir) -> None:
-    """Raises UserError where the run cannot start from --warm_start, or did start from other weights.
+    """Raises UserError if the run cannot start from --warm_start, or has already started from other weights.
 
-    The earlier run is compared by the content of its best weights. It is no longer needed when this one has a
-    checkpoint.
+    Weights are the same if the digests of their files are. Once this run has a checkpoint, the earlier run is no longer
+    needed.
     """
     path = settings.training.warm_start
     if workdir.settings_file.exists() and bool(stored := workdir.settings().training.warm_start) != bool(path):
@@ -39,8 +39,8 @@ def check(settings: Settings, workdir: Workdir) -> None:
         raise UserError(f"--warm_start and --workdir are both {path}. Give this run a --workdir of its own.")
     if (started := recorded(workdir)) and workdir.checkpoint.exists() and not earlier.best.exists():
         return
-    found = _found(settings, earlier)
-    if started and started.weights != found.weights:
+    start = _start_from(settings, earlier)
+    if started and started.weights != start.weights:
         raise UserError(
             f"{workdir.path} did not start from the weights that {path} has now: that run was trained further or "
             "replaced. Give another --workdir."
@@ -48,13 +48,13 @@ def check(settings: Settings, workdir: Workdir) -> None:
 
 
 def claim(settings: Settings, workdir: Workdir) -> None:
-    """Records the weights that the run starts from; `check` has found them good."""
+    """Records in the workdir which weights the run starts from. Call `check` first."""
     if settings.training.warm_start and not recorded(workdir):
-        write_json(workdir.warm_start, _found(settings, Workdir(settings.training.warm_start))._asdict())
+        write_json(workdir.warm_start, _start_from(settings, Workdir(settings.training.warm_start))._asdict())
 
 
 def recorded(workdir: Workdir) -> Start | None:
-    """What `claim` wrote; None where the run starts from weights that are drawn.
+    """What `claim` wrote; None if the run starts from random weights.
 
     Raises:
       UserError: the file is damaged.
@@ -69,21 +69,21 @@ def recorded(workdir: Workdir) -> Start | None:
 
 
 def same_held_out(settings: Settings, earlier: Settings) -> bool:
-    """Whether users who are held out now were held out in the earlier run too, if it was one of the same log."""
+    """Whether, on the same log, both runs hold out the same users even as the log grows."""
     both = (settings.split, earlier.split)
     return all(s.user_draws == "hashed" for s in both) and both[0].split_seed == both[1].split_seed
 
 
-def _found(settings: Settings, earlier: Workdir) -> Start:
-    """The weights of the earlier run. Raises UserError where it has none, or they are of another architecture."""
+def _start_from(settings: Settings, earlier: Workdir) -> Start:
+    """The weights of the earlier run. Raises UserError if it has none, or if they are of another architecture."""
     theirs = earlier.settings()
     if not earlier.best.exists():
         raise UserError(f"--warm_start={earlier.path} has no finished epoch: {earlier.best.name} is missing.")
     different = [n for n in names("model") if n not in _MAY_DIFFER and theirs[n] != settings[n]]
     if different:
-        told = (f"--{n}={written(theirs[n])} there, --{n}={written(settings[n])} here" for n in different)
+        values = (f"--{n}={written(theirs[n])} there, --{n}={written(settings[n])} here" for n in different)
         raise UserError(
-            f"--warm_start={earlier.path} is a run of another architecture: {'; '.join(told)}. Give the settings of "
+            f"--warm_start={earlier.path} is a run of another architecture: {'; '.join(values)}. Give the settings of "
             "that run, or leave --warm_start out."
         )
     before = recorded(earlier)
