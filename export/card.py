@@ -6,6 +6,7 @@ from typing import Any
 
 from export import versions
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.registries import SIGNATURES
 from vae_cf_tf.version import VERSION
 
 NAME = "model_card.json"
@@ -45,14 +46,15 @@ def write(
 
 
 def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | None:
-    """The newest version of a model, exported so and with its metrics on the card, if there is any."""
+    """The newest version of a model, exported so, with all of today's signatures and its metrics, if there is any."""
     for version in versions.of(folder):
         try:
             card = read(version)
         except UserError:  # another program's, or damaged
             continue
         same = (card.get("model_id"), card["weights"], card.get("top_k")) == (model_id, weights, top_k)
-        if same and card["metrics"]:
+        has_all = set(SIGNATURES.names()) <= set(card["signatures"])  # an earlier package had fewer
+        if same and has_all and card["metrics"]:
             return version
     return None
 

@@ -45,5 +45,5 @@ class Explain(Signature):
 
     @classmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
-        items = [history[0] if history else "" for history in histories]
+        items = messages.first_items(histories)
         return {"history": messages.rectangle([history[:_EXAMPLE] for history in histories]), "item": items}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from export.client import messages
 from export.signatures import Signature
 from vae_cf_tf.evaluation.ranking import top_unseen
 
@@ -28,4 +29,4 @@ class SimilarItems(Signature):
 
     @classmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
-        return {"item": [history[0] if history else "" for history in histories]}
+        return {"item": messages.first_items(histories)}

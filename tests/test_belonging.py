@@ -319,6 +319,15 @@ def test_damaged_settings_are_one_line(content, copied):
         mistake(typed(module, copied), "Give another --workdir")
 
 
+def test_a_version_without_all_signatures_of_today_is_exported_again(copied):
+    (version,) = exported(copied)
+    without(version / "assets.extra" / "model_card.json", "signatures", "explain")
+    go(copied)
+    assert len(exported(copied)) == 2
+    go(copied)
+    assert len(exported(copied)) == 2
+
+
 @pytest.mark.parametrize(
     "keys", [["weights"], ["signatures", "embed", "inputs"], ["metrics", "test", "ndcg@10", "mean"]]
 )

@@ -179,6 +179,24 @@ def test_the_command_takes_rules(flags, grpc_server, http_server, tmp_path):
     assert done.stdout.splitlines() == [*plain("i1, i2", first), *plain("An empty history", second)]
 
 
+def test_similar_items_end_to_end(grpc_server, http_server):
+    asked = [["i3"], ["no such item"], ["été"]]
+    answer = answered("similar_items", {"item": np.array([row[0].encode() for row in asked], object)})
+    expected = [[item.decode() for item in ids if item] for ids in answer["item_ids"]]
+    assert [len(ids) for ids in expected] == [15, 0, 15]
+    for shelves in (
+        ask_grpc(grpc_server, "vamp", "similar_items", asked),
+        ask_rest(http_server, "vamp", "similar_items", asked, True),
+        ask_rest(http_server, "vamp", "similar_items", asked, False),
+    ):
+        assert [[item for item, _ in shelf] for shelf in shelves] == expected
+    arguments = ("--signature=similar_items", f"--server={grpc_server}", "i3")
+    printed = process("export.client", *arguments)
+    lines = printed.stdout.splitlines()[1:]
+    assert [line.split(maxsplit=1)[1] for line in lines] == [item.strip() for item in expected[0][:10]]
+    mistake(process("export.client", *arguments, "i1,i2"), "one item an argument", "2 items")
+
+
 def test_nothing_left_to_recommend_is_an_empty_list(http_server, grpc_server):
     assert ask_grpc(grpc_server, "vamp", "recommend", [ITEM_IDS]) == [[]]
     assert ask_rest(http_server, "vamp", "recommend", [ITEM_IDS]) == [[]]

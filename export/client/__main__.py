@@ -25,8 +25,9 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "signature",
         "recommend_examples",
-        ["recommend", "recommend_examples", "recommend_filtered"],
-        "Signature to ask. All give the same answers; recommend_examples is safe with any batching of the server.",
+        ["recommend", "recommend_examples", "recommend_filtered", "similar_items"],
+        "Signature to ask. The first three give the same answers; recommend_examples is safe with any batching of the "
+        "server. similar_items takes one item in the place of a history.",
     )
     flags.DEFINE_string("candidates", "", "Item ids separated by commas: only these are ranked; empty: all.")
     flags.DEFINE_string("exclude", "", "Item ids separated by commas that are never recommended.")
@@ -51,11 +52,13 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{text!r} holds bytes that are not UTF-8. Ids and names are UTF-8 text.")
     histories = [_parsed(text) for text in argv[1:]]
     rule = messages.Rules(_parsed(values.candidates), _parsed(values.exclude), values.include_history)
-    if values.signature == "recommend" and any(rule):
+    if values.signature in ("recommend", "similar_items") and any(rule):
         raise UserError(
-            "--candidates, --exclude and --include_history are no inputs of --signature=recommend. Leave --signature "
-            "out, or give --signature=recommend_filtered."
+            f"--candidates, --exclude and --include_history are no inputs of --signature={values.signature}. Leave "
+            "--signature out, or give --signature=recommend_filtered."
         )
+    if values.signature == "similar_items" and (wrong := [history for history in histories if len(history) != 1]):
+        raise UserError(f"similar_items takes one item an argument. Received: {len(wrong[0])} items. Give one ID.")
     if values.candidates and not rule.candidates:
         raise UserError(f"--candidates={values.candidates} names no item, so nothing could be ranked. Name one.")
     version = versions.newest_in(Path(values.titles)) if values.titles else None

@@ -46,6 +46,11 @@ def rectangle(histories: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[*lead, *history, *[""] * (width - len(lead) - len(history))] for history in histories]
 
 
+def first_items(histories: Sequence[Sequence[str]]) -> list[str]:
+    """The first item of each history, "" for an empty one: the input `item` of a request."""
+    return [history[0] if history else "" for history in histories]
+
+
 def example(history: Sequence[str], rules: Rules = Rules()) -> bytes:  # noqa: B008
     """A serialized tf.Example with the bytes feature `history`, and the features of those rules that are given."""
     message = protos.Example()
@@ -79,6 +84,8 @@ def inputs_of(
             "exclude": [r.exclude for r in rules],
         }
         return {n: rectangle(v) for n, v in lists.items()} | {"include_history": [r.include_history for r in rules]}
+    if signature == "similar_items":
+        return {"item": first_items(histories)}
     return {"history": rectangle(histories)}
 
 
@@ -96,7 +103,9 @@ def request_bytes(
         request.model_spec.version.value = version
     for name, rows in inputs_of(signature, histories, rules).items():
         tensor, shape, values = request.inputs[name], [len(rows)], rows
-        if name not in ("examples", "include_history"):
+        if name == "item":
+            values = [item.encode() for item in rows]
+        elif name not in ("examples", "include_history"):
             shape, values = [len(rows), len(rows[0]) if rows else 0], [item.encode() for row in rows for item in row]
         for size in shape:
             tensor.tensor_shape.dim.add(size=size)
