@@ -96,7 +96,11 @@ def free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.stem == "training" else []) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_what_the_page_says_can_be_typed(page, folder):
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": binaries, "MPLBACKEND": "Agg"}

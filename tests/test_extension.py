@@ -161,7 +161,7 @@ def log(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["flat", "hierarchical"])
+@pytest.fixture(scope="module", params=[pytest.param("flat", marks=pytest.mark.slow), "hierarchical"])
 def run(request, log, tmp_path_factory):
     """A run with all five parts, by the command as typed: its folder, and the version that it exported."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -139,6 +139,7 @@ def nightly(*arguments: object, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_nightly_script_retrains_publishes_and_rolls_back(tmp_path):
     log = synthetic_events(tmp_path, users=240)
     whole = log.read_text().splitlines(keepends=True)

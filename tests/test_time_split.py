@@ -379,6 +379,7 @@ def test_a_run_split_by_time_as_typed(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_time_split_beside_the_published_one_as_typed(tmp_path):
     data, run = write_log(tmp_path), tmp_path / "run"
     flags = [f"--data={data}", f"--workdir={run}", "--also_time_split", "--cut=0.8", "--heldout_users=20", "--epochs=1"]

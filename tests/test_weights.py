@@ -208,6 +208,7 @@ def test_settings_that_contradict(values, words):
         Settings.of(**values)
 
 
+@pytest.mark.slow
 def test_a_half_life_as_typed(tmp_path):
     data = write_log(tmp_path)
     flags = [f"--data={data}", "--epochs=1", "--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--ease_l2=50"]
