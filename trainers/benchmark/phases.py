@@ -30,14 +30,12 @@ class Phase(NamedTuple):
 
 def phases_of(model: Autoencoder) -> list[Phase]:
     """The phases of an epoch of a compiled model."""
-    options, variables = model.step_options, model.trainable_variables
+    options = model.step_options
     passes, rate = options.encoder_passes, options.input_dropout
     if not passes:
-        return [Phase("all weights", 1, 0, variables, rate)]
-    of_decoder = {id(v) for v in model.decoder.trainable_variables}
-    others = [v for v in variables if id(v) not in of_decoder]
+        return [Phase("all weights", 1, 0, model.trainable_variables, rate)]
     return [
-        Phase("encoder and prior", passes, 0, others, rate),
+        Phase("encoder and prior", passes, 0, model.encoder_and_prior_variables, rate),
         Phase("decoder", 1, passes * options.steps_per_pass, model.decoder.trainable_variables, 0.0),
     ]
 

@@ -2,7 +2,6 @@
 
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from vae_cf_tf.data.events import BadEvent, NoEvents, clean_ids
 from vae_cf_tf.data.formats.base import ReaderOptions
+from vae_cf_tf.data.formats.columns import Columns, read_with_times
 from vae_cf_tf.data.formats.parquet import columns_in, read_batches
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import one_line
@@ -40,17 +40,15 @@ def read(frame: Any, options: ReaderOptions = _DEFAULT, say: Say = silent) -> In
     name, table = _named(frame), _table(frame)
     columns = columns_in(name, table.schema, options)
     say(f"Reading {name}: {columns.told(options.threshold)}")
-    try:
+
+    def read_columns(columns: Columns) -> Interactions:
         try:
             return read_batches(table.to_batches(), columns)
         except BadEvent as error:
-            if columns.time is None or options.timestamp_column or options.needs_times:
-                raise
-            data = read_batches(table.to_batches(), replace(columns, time=None))
-            say(f"The times are left out: {name}, row {error.row + 1}: {error}")
-            return data
-    except BadEvent as error:
-        raise UserError(f"{name}, row {error.row + 1}: {error}; correct or drop the row") from error
+            raise UserError(f"{name}, row {error.row + 1}: {error}; correct or drop the row") from error
+
+    try:
+        return read_with_times(read_columns, columns, options, say)
     except NoEvents as error:
         raise UserError(f"{name} holds no rows; give one with interactions") from error
 

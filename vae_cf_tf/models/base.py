@@ -253,8 +253,7 @@ class Autoencoder(keras.Model):
             loss, nll, kl = self._learn(histories, step, beta, variables, rate, weights)
         else:
             step_in_epoch = step % (options.steps_per_pass * (options.encoder_passes + 1))
-            of_decoder = {id(v) for v in self.decoder.trainable_variables}
-            of_encoder_and_prior = [v for v in variables if id(v) not in of_decoder]
+            of_encoder_and_prior = self.encoder_and_prior_variables
             loss, nll, kl = tf.cond(
                 step_in_epoch < options.steps_per_pass * options.encoder_passes,
                 lambda: self._learn(histories, step, beta, of_encoder_and_prior, rate, weights),
@@ -264,6 +263,12 @@ class Autoencoder(keras.Model):
         for name, value in {"loss": loss, "nll": nll, "kl": kl}.items():
             self.trackers[name].update_state(value)
         return {name: tracker.result() for name, tracker in self.trackers.items()} | {"beta": beta}
+
+    @property
+    def encoder_and_prior_variables(self) -> list[keras.Variable]:
+        """All that learn but the decoder's: those of the first passes of alternating training."""
+        of_decoder = {id(v) for v in self.decoder.trainable_variables}
+        return [v for v in self.trainable_variables if id(v) not in of_decoder]
 
     def _learn(
         self,

@@ -14,9 +14,9 @@ from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.models.histories import ones
 
 HALF_AT = 20
-"""History length at which the popularity discount is half of its largest value. On ML-1M, a discount of the same size
-for all histories lost as much when ten or fewer of a user's items were given as it gained when all were given: for a
-short history, popular items are the best recommendation."""
+"""History length at which the popularity discount is half of its largest value. For a short history, popular items are
+the best recommendation. On ML-1M, a discount of one size gained with whole histories, and lost as much with histories
+of ten items or fewer."""
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")

@@ -32,6 +32,11 @@ class ReaderOptions:
     needs_times: bool = False  # whether a log without readable timestamps is an error
 
     @property
+    def asks_for_times(self) -> bool:
+        """Whether times that cannot be read are an error; otherwise they are left out."""
+        return bool(self.timestamp_column) or self.needs_times
+
+    @property
     def named(self) -> dict[str, str]:
         """The columns that are named, by their flag."""
         flags = {name: getattr(self, name) for name in COLUMN_FLAGS}

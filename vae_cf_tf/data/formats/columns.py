@@ -2,15 +2,17 @@
 
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vae_cf_tf.data.events import id_fault
 from vae_cf_tf.data.formats.base import ReaderOptions
+from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import number_fault, shown, weight_fault
 from vae_cf_tf.data.times import time_fault
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.say import Say
 
 # Usual names, in lower case without punctuation; earlier ones are preferred.
 _USUAL = {
@@ -160,3 +162,21 @@ def columns_of(path: Path | str, names: Sequence[str], options: ReaderOptions) -
     if time is None and options.needs_times:
         raise UserError(f"{path} has no column of times of a usual name; name it with --timestamp_column. {found}")
     return Columns(names, user, item, rating, time=time, weight=weight)
+
+
+def read_with_times(
+    read: Callable[[Columns], Interactions], columns: Columns, options: ReaderOptions, say: Say
+) -> Interactions:
+    """What `read` gives for these columns. Times that nobody asked for and that cannot be read are left out, with a
+    line that says so.
+
+    Raises: UserError as `read` does.
+    """
+    try:
+        return read(columns)
+    except UserError as e:
+        if columns.time is None or options.asks_for_times:
+            raise
+        data = read(replace(columns, time=None))
+        say(f"The times are left out: {e}")
+        return data

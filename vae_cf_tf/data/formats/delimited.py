@@ -10,7 +10,7 @@ import pyarrow as pa
 from vae_cf_tf.data import titles
 from vae_cf_tf.data.events import TEXT, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions, parts_in
-from vae_cf_tf.data.formats.columns import BOOLEANS, Columns, columns_of, matches
+from vae_cf_tf.data.formats.columns import BOOLEANS, Columns, columns_of, matches, read_with_times
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.progress import Progress
 from vae_cf_tf.data.tables import Table, read_tables
@@ -71,7 +71,7 @@ def with_kinds(table: Table, columns: Columns, options: ReaderOptions) -> Column
     field = sample[columns.time]
     if is_number(field):
         return columns
-    if not (options.timestamp_column or options.needs_times):
+    if not options.asks_for_times:
         return replace(columns, time=None)
     if not options.timestamp_column and (wrong := time_fault(field, is_text=True)):
         name = columns.names[columns.time].strip()
@@ -86,14 +86,7 @@ def read_log(tables: Sequence[Table], columns: Columns, options: ReaderOptions, 
 
     Raises: UserError that names the first line that is wrong.
     """
-    try:
-        return _read(tables, columns, say)
-    except UserError as e:
-        if columns.time is None or options.timestamp_column or options.needs_times:
-            raise
-        data = _read(tables, replace(columns, time=None), say)
-        say(f"The times are left out: {e}")
-        return data
+    return read_with_times(lambda columns: _read(tables, columns, say), columns, options, say)
 
 
 def _read(tables: Sequence[Table], columns: Columns, say: Say) -> Interactions:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from vae_cf_tf.data.events import BadEvent, EventLog
 from vae_cf_tf.data.formats.base import Format, ReaderOptions, parts_in
-from vae_cf_tf.data.formats.columns import Columns, columns_of
+from vae_cf_tf.data.formats.columns import Columns, columns_of, read_with_times
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.progress import Progress
 from vae_cf_tf.data.text import number_fault, user_errors
@@ -40,14 +40,7 @@ class Parquet(Format):
             _check_same(path, files[0], columns)
         more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
         say(f"Reading {files[0]}{more}: {columns.told(options.threshold)}")
-        try:
-            return _read(files, columns, say)
-        except UserError as e:
-            if columns.time is None or options.timestamp_column or options.needs_times:
-                raise
-            data = _read(files, replace(columns, time=None), say)
-            say(f"The times are left out: {e}")
-            return data
+        return read_with_times(lambda columns: _read(files, columns, say), columns, options, say)
 
 
 def _read(files: Sequence[Path], columns: Columns, say: Say) -> Interactions:
@@ -127,7 +120,7 @@ def columns_in(path: Path | str, schema: pa.Schema, options: ReaderOptions) -> C
             raise UserError(f"{path}: column {schema.names[place]} is of type {kind}; {what} are numbers")
     if columns.time is not None:
         kind = schema.field(columns.time).type
-        is_asked = bool(options.timestamp_column) or options.needs_times
+        is_asked = options.asks_for_times
         if not is_time(kind) and is_asked:
             raise UserError(f"{path}: column {schema.names[columns.time]} is of type {kind}, which holds no times")
         if not is_time(kind) or (_is_text(kind) and not is_asked):
