@@ -83,7 +83,7 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     item_item = checkpoints.read_meta(workdir / "item_path.npz")
     assert item_item["epoch"] == values["best_epoch"]
     tried = item_item["tried"]
-    assert tried[0] == [0, 0, pytest.approx(best, abs=1e-12)]  # the network alone
+    assert tried[0] == [0, 0, pytest.approx(best, abs=1e-12), 0]  # the network alone
     assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(max(t[2] for t in tried), abs=1e-6)
     assert list((workdir / "tensorboard").rglob("events.out.*"))
 

@@ -153,8 +153,9 @@ class ItemItemSettings(Section):
         4.0, "λ of the item–item model, in units of a mean item's squared norm.", low=1e-6, changes=Changes.RESULT
     )
     item_path_mb: int = setting(
-        128,
-        "Megabytes that the item–item model may take; of a larger matrix the largest coefficients are kept.",
+        256,
+        "Megabytes for the item–item model. Of a larger matrix the largest coefficients are kept in one half; "
+        "the other half holds a low-rank model of the same log, whose share is chosen on validation users.",
         low=1,
         changes=Changes.RESULT,
     )
