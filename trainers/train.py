@@ -14,6 +14,7 @@ from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.training import transfer, warm_start
+from vae_cf_tf.training.averaging import AverageWeights
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf.training.compiling import compile_for
 
@@ -57,9 +58,10 @@ def train(
         start.epochs if start else 0,
     )
     warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
-    validate = Validate(split.validation, settings.evaluation.eval_batch_size)
+    averages = AverageWeights(model, options.average_weights)
+    validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
     checkpoint = CheckpointAndEarlyStop(
-        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds
+        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds, averages
     )
     checkpoint.restore(model, options.epochs, say)
     if start and not checkpoint.epochs_done:
@@ -81,6 +83,7 @@ def train(
                 verbose=verbose if verbose != 1 or can_redraw else 2,
                 callbacks=[
                     StopOnNaN(),
+                    averages,
                     validate,
                     keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
                     checkpoint,

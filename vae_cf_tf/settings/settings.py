@@ -78,6 +78,14 @@ class Settings:
             model.softmax_samples > 0 and training.weight_decay > 0,
         )
         contradiction(
+            "--softmax_samples updates few rows in a step, and --average_weights all of them",
+            model.softmax_samples > 0 and training.average_weights > 0,
+        )
+        contradiction(
+            "--turns=step alternates encoder and decoder, and --encoder_passes=0 trains them together",
+            training.turns == "step" and not training.encoder_passes,
+        )
+        contradiction(
             f"--encoder_passes needs a latent variable, and --latent={model.latent} has none",
             training.encoder_passes > 0 and not model.has_latent_variable,
         )

@@ -49,6 +49,20 @@ class TrainingSettings(Section):
         "encoder and prior, then one pass updates the decoder without input dropout (RecVAE: 3).",
         low=0,
     )
+    turns: str = setting(
+        "epoch",
+        "How --encoder_passes=n alternates. epoch: n passes for encoder and prior, then one for the decoder. step: n "
+        "steps, then one; both parts get the same number of steps as with epoch, and follow each other more closely.",
+        "epoch",
+        "step",
+    )
+    average_weights: float = setting(
+        0.0,
+        "Decay a step of the average of the weights over the steps so far. The average is what is validated, kept and "
+        "exported; training goes on from the weights themselves. 0: no average.",
+        low=0,
+        high=0.99999,
+    )
     beta_cap: float = setting(0.005, "Largest weight of the KL term.", low=0)
     beta_warmup: float = setting(0.0, "Length of the linear warm-up of that weight; 0: none.", low=0)
     beta_scale: str = setting(
