@@ -1,6 +1,7 @@
 """Training: from a split to the weights of the best epoch."""
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -28,7 +29,12 @@ class TrainingLog(NamedTuple):
 
 
 def train(
-    settings: Settings, workdir: Workdir, split: Split, say: Say, verbose: int = 1
+    settings: Settings,
+    workdir: Workdir,
+    split: Split,
+    say: Say,
+    verbose: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[Autoencoder, TrainingLog]:
     """Trains the network from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
 
@@ -38,6 +44,7 @@ def train(
       split: its training users learn, its validation users decide which epoch is best.
       say: receives the lines that a person reads.
       verbose: 0 shows no progress, 1 a bar that redraws itself where the output can, 2 a line an epoch.
+      callbacks: further ones, called when the run's own are done with an epoch.
 
     Raises:
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
@@ -87,6 +94,7 @@ def train(
                     validate,
                     keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
                     checkpoint,
+                    *callbacks,
                     interrupt,
                 ],
             )

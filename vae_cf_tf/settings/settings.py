@@ -20,6 +20,10 @@ VERSION = 2
 """Of a workdir's files. Version 1 had no such number."""
 
 
+ADDED = {"turns": "epoch", "average_weights": 0.0}
+"""What versions did that did not have these settings yet, where it is not today's default."""
+
+
 class OldVersion(ValueError):
     """Settings that an earlier version of the package wrote, which had other files too."""
 
@@ -78,14 +82,6 @@ class Settings:
             model.softmax_samples > 0 and training.weight_decay > 0,
         )
         contradiction(
-            "--softmax_samples updates few rows in a step, and --average_weights all of them",
-            model.softmax_samples > 0 and training.average_weights > 0,
-        )
-        contradiction(
-            "--turns=step alternates encoder and decoder, and --encoder_passes=0 trains them together",
-            training.turns == "step" and not training.encoder_passes,
-        )
-        contradiction(
             f"--encoder_passes needs a latent variable, and --latent={model.latent} has none",
             training.encoder_passes > 0 and not model.has_latent_variable,
         )
@@ -133,8 +129,8 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """The settings that `to_json` wrote.
 
-        A setting that an earlier version of the package did not have yet takes its default, which is what that version
-        did.
+        A setting that an earlier version of the package did not have yet takes the value of ADDED, or its default, which
+        is what that version did.
 
         Raises:
           OldVersion: an earlier version of the package wrote it.
@@ -155,7 +151,7 @@ class Settings:
             default = field_of(name).default
             if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
                 raise ValueError(f"{name} is {value!r}")
-        return cls.of(**values)
+        return cls.of(**ADDED | values)
 
     def figures_depend_on(self) -> dict[str, Any]:
         """The settings that change the trained weights or what is made of them."""
