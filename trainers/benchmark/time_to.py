@@ -53,9 +53,7 @@ def targets_in(text: str) -> list[float]:
     return sorted(values)
 
 
-def courses(
-    variants: Sequence[tuple[str, Settings]], split: Split, targets: Sequence[float], say: Say
-) -> list[Course]:
+def courses(variants: Sequence[tuple[str, Settings]], split: Split, targets: Sequence[float], say: Say) -> list[Course]:
     """Fits the registered baselines and trains the models one after the other, on the same data and machine.
 
     A clock runs for building, tracing, training and validation; and for the item–item model's fit and the choice of its

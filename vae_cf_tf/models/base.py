@@ -199,9 +199,9 @@ class Autoencoder(keras.Model):
           options: input_dropout: share of a history that is dropped (.5). beta_scale: "user", or "item" to multiply a
             user's KL term by the length of the history. weight_decay: λ of λ·Σ‖W‖² (0). encoder_passes: n > 0 for
             alternating training, n passes for encoder and prior, then one for the decoder (0), which needs
-            steps_per_pass. turns: "epoch", or "step" for n steps and then one in place of passes. kl: "sample" or "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout
-            and z (0). log_inclusion: for a sampled softmax, log probability of each item to be a candidate. All
-            others go to Keras.
+            steps_per_pass. turns: "epoch", or "step" for n steps and then one in place of passes. kl: "sample" or
+            "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout and z (0). log_inclusion: for a
+            sampled softmax, log probability of each item to be a candidate. All others go to Keras.
         """
         own = {name: options.pop(name) for name in StepOptions._fields if name in options}
         if isinstance(annealing, int | float):

@@ -129,8 +129,8 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """The settings that `to_json` wrote.
 
-        A setting that an earlier version of the package did not have yet takes the value of ADDED, or its default, which
-        is what that version did.
+        A setting that an earlier version of the package did not have yet takes the value in ADDED, or its default,
+        which is what that version did.
 
         Raises:
           OldVersion: an earlier version of the package wrote it.
