@@ -80,6 +80,8 @@ EFFECTS = {
     "epochs": (EVCF, (), "3"),
     "patience": (BASELINE, ("--epochs=9", "--beta_warmup=0", "--learning_rate=0.2"), "0"),
     "encoder_passes": (VAMP, (), "1"),
+    "turns": (VAMP, (), "epoch"),
+    "average_weights": (VAMP, (), "0.5"),
     "beta_cap": (EVCF, ("--beta_warmup=0",), "0.9"),
     "beta_warmup": (EVCF, (), "2"),
     "beta_scale": (EVCF, ("--beta_warmup=0",), "item"),

@@ -172,7 +172,7 @@ def test_a_workdir_of_another_configuration_is_refused(finished, log):
     workdir, _ = finished
     before = (workdir / "config.json").read_text()
     line = mistake(run(*tiny(log, workdir, "--beta_cap=0.9", "--learning_rate=1e-4")))
-    differing = "--learning_rate=0.001 there, --learning_rate=0.0001 here; --beta_cap=0.005 there, --beta_cap=0.9 here"
+    differing = "--learning_rate=0.003 there, --learning_rate=0.0001 here; --beta_cap=0.005 there, --beta_cap=0.9 here"
     assert f"{workdir} was trained with other settings: {differing}." in line
     assert line.endswith("Give another --workdir, or the settings of that run.\n")
     assert (workdir / "config.json").read_text() == before

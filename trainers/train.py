@@ -1,6 +1,7 @@
 """Training: from a split to the weights of the best epoch."""
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -14,6 +15,7 @@ from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.training import transfer, warm_start
+from vae_cf_tf.training.averaging import AverageWeights
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf.training.compiling import compile_for
 
@@ -27,7 +29,12 @@ class TrainingLog(NamedTuple):
 
 
 def train(
-    settings: Settings, workdir: Workdir, split: Split, say: Say, verbose: int = 1
+    settings: Settings,
+    workdir: Workdir,
+    split: Split,
+    say: Say,
+    verbose: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[Autoencoder, TrainingLog]:
     """Trains the network from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
 
@@ -37,6 +44,7 @@ def train(
       split: its training users learn, its validation users decide which epoch is best.
       say: receives the lines that a person reads.
       verbose: 0 shows no progress, 1 a bar that redraws itself where the output can, 2 a line an epoch.
+      callbacks: further ones, called when the run's own are done with an epoch.
 
     Raises:
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
@@ -57,9 +65,10 @@ def train(
         start.epochs if start else 0,
     )
     warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
-    validate = Validate(split.validation, settings.evaluation.eval_batch_size)
+    averages = AverageWeights(model, options.average_weights)
+    validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
     checkpoint = CheckpointAndEarlyStop(
-        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds
+        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds, averages
     )
     checkpoint.restore(model, options.epochs, say)
     if start and not checkpoint.epochs_done:
@@ -81,9 +90,11 @@ def train(
                 verbose=verbose if verbose != 1 or can_redraw else 2,
                 callbacks=[
                     StopOnNaN(),
+                    averages,
                     validate,
                     keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
                     checkpoint,
+                    *callbacks,
                     interrupt,
                 ],
             )

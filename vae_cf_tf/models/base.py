@@ -37,6 +37,7 @@ class StepOptions(NamedTuple):
     weight_decay: float = 0.0
     encoder_passes: int = 0
     steps_per_pass: int = 0
+    turns: str = "epoch"
     kl: str = "sample"
     dtype_policy: str = "float32"
     seed: int = 0
@@ -198,9 +199,9 @@ class Autoencoder(keras.Model):
           options: input_dropout: share of a history that is dropped (.5). beta_scale: "user", or "item" to multiply a
             user's KL term by the length of the history. weight_decay: λ of λ·Σ‖W‖² (0). encoder_passes: n > 0 for
             alternating training, n passes for encoder and prior, then one for the decoder (0), which needs
-            steps_per_pass. kl: "sample" or "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout
-            and z (0). log_inclusion: for a sampled softmax, log probability of each item to be a candidate. All
-            others go to Keras.
+            steps_per_pass. turns: "epoch", or "step" for n steps and then one in place of passes. kl: "sample" or
+            "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout and z (0). log_inclusion: for a
+            sampled softmax, log probability of each item to be a candidate. All others go to Keras.
         """
         own = {name: options.pop(name) for name in StepOptions._fields if name in options}
         if isinstance(annealing, int | float):
@@ -252,10 +253,10 @@ class Autoencoder(keras.Model):
         if not options.encoder_passes:
             loss, nll, kl = self._learn(histories, step, beta, variables, rate, weights)
         else:
-            step_in_epoch = step % (options.steps_per_pass * (options.encoder_passes + 1))
+            step_in_round = step % (self.steps_per_turn * (options.encoder_passes + 1))
             of_encoder_and_prior = self.encoder_and_prior_variables
             loss, nll, kl = tf.cond(
-                step_in_epoch < options.steps_per_pass * options.encoder_passes,
+                step_in_round < self.steps_per_turn * options.encoder_passes,
                 lambda: self._learn(histories, step, beta, of_encoder_and_prior, rate, weights),
                 lambda: self._learn(histories, step, beta, self.decoder.trainable_variables, 0.0, weights),
             )
@@ -269,6 +270,12 @@ class Autoencoder(keras.Model):
         """All that learn but the decoder's: those of the first passes of alternating training."""
         of_decoder = {id(v) for v in self.decoder.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in of_decoder]
+
+    @property
+    def steps_per_turn(self) -> int:
+        """Steps of the decoder's turn in alternating training; that of encoder and prior has `encoder_passes` times as
+        many."""
+        return 1 if self.step_options.turns == "step" else self.step_options.steps_per_pass
 
     def _learn(
         self,

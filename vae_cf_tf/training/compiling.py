@@ -45,6 +45,7 @@ def compile_for(
         weight_decay=settings.weight_decay,
         encoder_passes=settings.encoder_passes,
         steps_per_pass=steps,
+        turns=settings.turns,
         kl=settings.kl,
         dtype_policy=settings.dtype_policy,
         seed=settings.seed,
