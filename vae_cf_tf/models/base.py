@@ -70,7 +70,8 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.settings = settings if isinstance(settings, ModelSettings) else ModelSettings(**settings)
+        settings = settings if isinstance(settings, ModelSettings) else ModelSettings(**settings)
+        self.settings = settings.for_catalogue(num_items)
         self.num_items, self.sparse_input = num_items, sparse_input
         self.components = self.settings.pseudo_inputs if components is None else components
         self.users, self.seed = users, seed

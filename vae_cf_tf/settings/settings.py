@@ -20,7 +20,7 @@ VERSION = 2
 """Of a workdir's files. Version 1 had no such number."""
 
 
-ADDED = {"turns": "epoch", "average_weights": 0.0}
+ADDED = {"turns": "epoch", "average_weights": 0.0, "initial_items": "random"}
 """What versions did that did not have these settings yet, where it is not today's default."""
 
 

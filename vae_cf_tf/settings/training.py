@@ -77,6 +77,14 @@ class TrainingSettings(Section):
     )
     seed: int = setting(0, "Seed of every random draw but the split's.", low=0, high=2147483647)
 
+    initial_items: str = setting(
+        "auto",
+        "What the item vectors of encoder and decoder start from: random draws, or factors of the log (implicit ALS), "
+        "with which a wide and sparse catalogue needs a few epochs only; auto: factors where the softmax is sampled.",
+        "auto",
+        "random",
+        "factors",
+    )
     warm_start: str = setting(
         "",
         "Folder of an earlier run of the same architecture, from whose best weights this one starts, matched by item "
