@@ -24,8 +24,8 @@ def log(tmp_path_factory) -> Path:
     return synthetic_events(tmp_path_factory.mktemp("data"))
 
 
-def test_the_table_has_the_first_time_of_each_target():
-    rising = Course("a", [Point(2.0, 0.1), Point(5.25, 0.3), Point(9.0, 0.2), Point(12.0, 0.31)])
+def test_the_table_has_the_least_time_to_each_target():
+    rising = Course("a", [Point(2.0, 0.1), Point(5.25, 0.3), Point(9.0, 0.2), Point(12.0, 0.31), Point(11.5, 0.29)])
     assert [rising.seconds_to(target) for target in (0.1, 0.25, 0.3, 0.305, 0.4)] == [2.0, 5.25, 5.25, 12.0, None]
     assert time_to.table([rising, Course("b", [Point(1.0, 0.25)])], [0.2, 0.305]).splitlines() == [
         "| model | s to 0.2 | s to 0.305 | best | after s |",
@@ -41,7 +41,7 @@ def test_the_points_are_those_of_the_model_that_the_run_would_export(log, tmp_pa
     ndcg = time_to._ndcg
 
     def slowly(rank, split, part, settings):
-        time.sleep(3.0 if part == "test" else 0.0)
+        time.sleep(1.0 if part == "test" else 0.0)
         return ndcg(rank, split, part, settings)
 
     monkeypatch.setattr(time_to, "_ndcg", slowly)
@@ -50,8 +50,8 @@ def test_the_points_are_those_of_the_model_that_the_run_would_export(log, tmp_pa
     took = time.perf_counter() - started
     assert course.name == "x: H+Vamp over users (Gated)"
     seconds = [point.seconds for point in course.points]
-    assert seconds == sorted(seconds)
-    assert seconds[-1] < took - 3.0 * len(course.points) + 0.5  # judging test users does not count
+    assert min(seconds) > 0
+    assert seconds[-1] < took - 1.0 * len(course.points)  # judging test users does not count
 
     workdir = Workdir(tmp_path)
     (model, log_of_training) = train(settings, workdir, split, silent, verbose=0)
@@ -75,7 +75,7 @@ def test_the_command_prints_baselines_and_models(log, tmp_path):
     assert "EASE, λ 50" in names
     assert next(name for name in names if ": " in name) == "as given: H+Vamp over users (Gated)"
     assert names[-1] == "dae: Multi-DAE"
-    assert all(float(row[1]) > 0 and row[2] == "–" for row in rows)
+    assert all(float(row[1]) >= 0 and row[2] == "–" for row in rows)
 
 
 def test_mistakes_are_one_line(log):

@@ -35,11 +35,11 @@ class Course(NamedTuple):
     """A model and what it has by and by."""
 
     name: str
-    points: list[Point]  # ascending in time
+    points: list[Point]
 
     def seconds_to(self, ndcg: float) -> float | None:
-        """Seconds to the first point of at least this NDCG@100; None where there is none."""
-        return next((point.seconds for point in self.points if point.ndcg >= ndcg), None)
+        """Fewest seconds of a point of at least this NDCG@100; None where there is none."""
+        return min((point.seconds for point in self.points if point.ndcg >= ndcg), default=None)
 
 
 def targets_in(text: str) -> list[float]:
