@@ -27,6 +27,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("part_rows", 16384, "Rows of a part.", lower_bound=1)
     flags.DEFINE_integer("k", 0, "Recommendations of a row, at most the model's --top_k; 0: as many.", lower_bound=0)
+    flags.DEFINE_integer(
+        "workers",
+        1,
+        "Processes that make the parts between them, each with a model of its own. The parts are the same.",
+        lower_bound=1,
+    )
     for column in ("user", "item", "rating"):
         name = f"{column}_column"
         flags.DEFINE_string(name, "", f"Of a log: name of the {column} column; empty: the usual names are tried.")
@@ -42,7 +48,16 @@ def main(argv: list[str]) -> None:
     model, source, output = (Path(path) for path in (values.model, values.input, values.output))
     columns = ReaderOptions(values.user_column, values.item_column, values.rating_column)
     score_file(
-        model, source, output, values.kind, values.batch_size, values.part_rows, values.k, columns, values.threshold
+        model,
+        source,
+        output,
+        values.kind,
+        values.batch_size,
+        values.part_rows,
+        values.k,
+        columns,
+        values.threshold,
+        values.workers,
     )
 
 

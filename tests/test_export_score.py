@@ -22,7 +22,7 @@ from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
 from typed import here, mistake, process
 
 from export.savedmodel import export_model
-from export.scoring import history_files, job, loaded_model, score_file
+from export.scoring import history_files, job, loaded_model, parts, score_file
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked
 from vae_cf_tf.settings import Settings
@@ -335,8 +335,8 @@ def test_an_output_of_something_else_is_refused(tmp_path):
 
 
 def test_an_input_that_changes_meanwhile_is_told(tmp_path, monkeypatch):
-    source, requests = write(tmp_path / "users.jsonl", rows(5)), score_file._requests
-    monkeypatch.setattr(score_file, "_requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
+    source, requests = write(tmp_path / "users.jsonl", rows(5)), parts.requests
+    monkeypatch.setattr(parts, "requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
     with pytest.raises(UserError, match="has changed while it was read"):
         score_file.score_file(exported(), source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
@@ -449,14 +449,14 @@ def test_no_rows_give_an_empty_part_with_its_columns(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "name", "bound"),
-    [(score_file, "_CELLS", 500), (loaded_model, "_SCORES", 40 * 7), (loaded_model, "_ANSWERS", TOP_K * 7)],
+    [(parts, "_CELLS", 500), (loaded_model, "_SCORES", 40 * 7), (loaded_model, "_ANSWERS", TOP_K * 7)],
 )
 def test_requests_are_cut_to_what_memory_holds(module, name, bound, tmp_path, monkeypatch):
     given = rows(30)
     given[11]["history"] = [f"x{n}" for n in range(400)] + given[11]["history"]
-    requests, asked = score_file._requests, []
+    requests, asked = parts.requests, []
     monkeypatch.setattr(module, name, bound)
-    monkeypatch.setattr(score_file, "_requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
+    monkeypatch.setattr(parts, "requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
     score_file.score_file(exported(), write(tmp_path / "users.jsonl", given), tmp_path / "out", "", 64, 64)
     if name == "_CELLS":
         assert max(len(batch) * max(len(row.history) for row in batch) for batch in asked) <= bound
