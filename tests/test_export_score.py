@@ -469,8 +469,8 @@ def test_requests_are_cut_to_what_memory_holds(module, name, bound, tmp_path, mo
 def test_long_histories_of_a_parquet_file_are_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
     pq.write_table(pa.table({"history": [["i1"] * 100] * 50}), tmp_path / "a.parquet")
     monkeypatch.setattr(history_files, "_CELLS", 1000)
-    read_rows, sizes = history_files._parquet_rows, []
-    monkeypatch.setattr(history_files, "_parquet_rows", lambda b: sizes.append(len(b)) or read_rows(b))
+    read_rows, sizes = history_files.table_rows, []
+    monkeypatch.setattr(history_files, "table_rows", lambda b: sizes.append(len(b)) or read_rows(b))
     assert len(list(history_files.rows(tmp_path / "a.parquet"))) == 50
     assert sizes == [10] * 5
 

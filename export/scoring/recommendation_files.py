@@ -5,7 +5,7 @@ A row has `user` where the histories have that column, `item_ids` and `scores`. 
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,12 @@ class Writer:
           ids: bytes [rows, k], best first, "" behind the last.
           scores: float32 [rows, k].
         """
-        self._file.write(users if self._users else None, ids, scores, (ids != b"").sum(axis=1))
+        self._file.write(users if self._users else None, ids, scores, counts_of(ids))
+
+
+def counts_of(ids: np.ndarray) -> np.ndarray:
+    """How many recommendations each row of ids, bytes [rows, k], has: int [rows]."""
+    return (ids != b"").sum(axis=1)
 
 
 class _JsonLines:
@@ -84,13 +89,7 @@ class _JsonLines:
         self.close = self._file.close
 
     def write(self, users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> None:
-        to_json = json.JSONEncoder(ensure_ascii=False).encode
-        for i, count in enumerate(counts):
-            user = "" if users is None else f'"user": {to_json(_json_user(users[i]))}, '
-            items = to_json([item.decode() for item in ids[i, :count]])
-            # Nine digits give a float32 exactly, in a third of the time that json takes for the seventeen of a float64.
-            values = ", ".join([f"{score:.9g}" for score in scores[i, :count].tolist()])
-            self._file.write(f'{{{user}"item_ids": {items}, "scores": [{values}]}}\n')
+        self._file.writelines(f"{line}\n" for line in json_lines(users, ids, scores, counts))
 
 
 def _json_user(user: Any) -> Any:
@@ -98,22 +97,44 @@ def _json_user(user: Any) -> Any:
     return None if isinstance(user, float) and not math.isfinite(user) else user  # pandas' NaN is a missing number
 
 
+def schema_of(user_types: tuple[pa.DataType, ...]) -> pa.Schema:
+    """The columns of recommendations; `user_types` as in `Survey`, at most one."""
+    fields = [("user", kind) for kind in user_types]
+    return pa.schema([*fields, ("item_ids", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+
+
+def record_batch(
+    schema: pa.Schema, users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray
+) -> pa.RecordBatch:
+    """Rows of recommendations, of which each has its first `counts`, int [rows]; `schema`: see `schema_of`."""
+    offsets = pa.array(np.concatenate([[0], counts.cumsum()]), pa.int32())
+    filled = np.arange(ids.shape[1]) < counts[:, None]
+    columns = [] if users is None else [pa.array(users, schema.field("user").type)]
+    for values in (pa.array(ids[filled], pa.string()), pa.array(scores[filled], pa.float32())):
+        columns.append(pa.ListArray.from_arrays(offsets, values))
+    return pa.record_batch(columns, schema)
+
+
+def json_lines(users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Iterator[str]:
+    """A line, without its end, for each row; arguments as those of `record_batch`."""
+    to_json = json.JSONEncoder(ensure_ascii=False).encode
+    for i, count in enumerate(counts):
+        user = "" if users is None else f'"user": {to_json(_json_user(users[i]))}, '
+        items = to_json([item.decode() for item in ids[i, :count]])
+        # Nine digits give a float32 exactly, in a third of the time that json takes for the seventeen of a float64.
+        values = ", ".join([f"{score:.9g}" for score in scores[i, :count].tolist()])
+        yield f'{{{user}"item_ids": {items}, "scores": [{values}]}}'
+
+
 class _Parquet:
     def __init__(self, path: Path, user_types: tuple[pa.DataType, ...]):
-        fields = [("user", kind) for kind in user_types]
-        fields += [("item_ids", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
-        self._schema = pa.schema(fields)
+        self._schema = schema_of(user_types)
         self._file = pq.ParquetWriter(path, self._schema)
         self._waiting: list[pa.RecordBatch] = []
         self._values = 0
 
     def write(self, users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> None:
-        offsets = pa.array(np.concatenate([[0], counts.cumsum()]), pa.int32())
-        filled = np.arange(ids.shape[1]) < counts[:, None]
-        columns = [] if users is None else [pa.array(users, self._schema.field("user").type)]
-        for values in (pa.array(ids[filled], pa.string()), pa.array(scores[filled], pa.float32())):
-            columns.append(pa.ListArray.from_arrays(offsets, values))
-        self._waiting.append(pa.record_batch(columns, self._schema))
+        self._waiting.append(record_batch(self._schema, users, ids, scores, counts))
         self._values += int(counts.sum())
         if self._values >= _VALUES:
             self._flush()

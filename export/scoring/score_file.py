@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from export import card, catalogue, versions
+from export import catalogue, versions
 from export.client.messages import is_utf8
 from export.scoring import event_log, history_files, job, parts, recommendation_files, workers
 from vae_cf_tf.data.formats import ReaderOptions
@@ -51,10 +51,7 @@ def score_file(
     with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
         begun = job.read(folder)
         version = job.version_of(model, begun)
-        if k > (top_k := card.read(version).get("top_k", k) if k else 0):
-            raise UserError(
-                f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}."
-            )
+        job.check_k(version, k)
         events: dict[str, Any] | None = None
         if is_log:
             events = columns.named | {"threshold": event_log.threshold_of(version) if threshold is None else threshold}
@@ -68,7 +65,7 @@ def score_file(
             job.check_same(folder, begun, described)
             missing, finished = job.missing_parts(folder, begun), (folder / job.SUCCESS).exists()
             if finished and not missing:
-                print(f"{_summary(folder, begun)}{_newer(model, version)}")
+                print(f"{job.summary(folder, begun)}{_newer(model, version)}")
                 return
             print(_resumes(folder, begun, missing, finished))
             (folder / job.SUCCESS).unlink(missing_ok=True)
@@ -96,13 +93,7 @@ def score_file(
             raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
         with written_aside(folder / job.SUCCESS) as aside:
             aside.write_text(f"{described['parts']} parts\n")
-        print(_summary(folder, described))
-
-
-def _summary(folder: Path, described: job.Job) -> str:
-    model = Path(described["model"]) / described["version"]
-    complete = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
-    return f"{complete} {catalogue.unknown_line(described['ids'], described['unknown_ids'])}"
+        print(job.summary(folder, described))
 
 
 def _resumes(folder: Path, begun: job.Job, missing: list[Path], finished: bool) -> str:
