@@ -30,7 +30,7 @@ def define_flags() -> None:
         "input", "", "File of histories (.jsonl, .parquet or .tfrecord), or log of events (.csv, .tsv, .gz, .parquet)."
     )
     commands.define_path("output", "", "Folder for the parts.")
-    flags.DEFINE_enum("kind", "", ["", "jsonl", "parquet", "tfrecord"], "Kind of the parts; empty: the input's.")
+    flags.DEFINE_enum("kind", "", ["", "jsonl", "csv", "parquet", "tfrecord"], "Kind of the parts; empty: the input's.")
     flags.DEFINE_integer(
         "batch_size", 256, "Histories in a request, at most; fewer where memory asks for it.", lower_bound=1
     )

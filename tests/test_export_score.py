@@ -68,6 +68,10 @@ def read(folder: Path) -> list[dict]:
             all_rows += [json.loads(line) for line in path.read_text().splitlines()]
         elif path.suffix == ".parquet":
             all_rows += pq.read_table(path).to_pylist()
+        elif path.suffix == ".csv":
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file):
+                    all_rows.append(row | {name: json.loads(row[name]) for name in ("item_ids", "scores")})
         else:
             for record in tf.data.TFRecordDataset(str(path)):
                 features = tf.train.Example.FromString(record.numpy()).features.feature
@@ -102,7 +106,7 @@ def same(result: list[dict], given: list[dict], version: Path | None = None) -> 
 
 
 @pytest.mark.parametrize("source", [".jsonl", ".parquet", ".tfrecord"])
-@pytest.mark.parametrize("kind", ["", "jsonl", "parquet", "tfrecord"])
+@pytest.mark.parametrize("kind", ["", "jsonl", "csv", "parquet", "tfrecord"])
 def test_every_kind_gives_the_same_recommendations(source, kind, tmp_path):
     given = rows()
     assert any(len(ITEM_IDS) - len(row["history"]) < TOP_K for row in given)

@@ -1,7 +1,10 @@
 """Recommendations for a Spark DataFrame of histories, by a SavedModel on the executors."""
 
+import atexit
+import functools
 import itertools
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -78,12 +81,19 @@ class Served(NamedTuple):
         """Where it lies on this executor."""
         return Path(SparkFiles.get(self.archive))
 
+    def known(self) -> frozenset[str]:
+        """The catalogue; read once for each Python process."""
+        return _known(self.version)
+
     def recommender(self) -> tuple[Callable, int]:
         """See `loaded_model.recommender`; loaded once for each Python process."""
         if self not in _loaded:
             os.environ.setdefault(THREADS, str(task().cpus()))
             _loaded[self] = loaded_model.recommender(self.version, self.items, self.batch_size, self.has_rules, self.k)
         return _loaded[self]
+
+
+_known = functools.lru_cache(1)(catalogue.item_ids)
 
 
 def task() -> TaskContext:
@@ -101,7 +111,9 @@ def ship(context: SparkContext, version: Path, batch_size: int, has_rules: bool,
     """Sends a SavedModel to the executors, once for each Spark application."""
     name = f"vae_cf_{job.facts_of(version)['model_checksum']}"
     if (context.applicationId, name) not in _shipped:
-        path = Path(tempfile.mkdtemp(prefix="vae_cf_")) / f"{name}.zip"
+        folder = tempfile.mkdtemp(prefix="vae_cf_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / f"{name}.zip"
         with zipfile.ZipFile(path, "w") as archive:  # weights hardly shrink
             for file in sorted(version.rglob("*")):
                 archive.write(file, file.relative_to(version))
@@ -118,7 +130,7 @@ class Scored:
       source: what error messages call the input.
       part_sizes: where the rows have a number: rows of a part, and of all parts. A request then holds rows of one part,
         in their order.
-      lines: whether the answers are JSON lines, in one column `value`.
+      text_kind: that of the answers where they are lines of text, in one column `value`.
       user_types: as in `Survey`, of rows that are JSON lines.
     """
 
@@ -127,11 +139,11 @@ class Scored:
         served: Served,
         source: str,
         part_sizes: tuple[int, int] | None = None,
-        lines: bool = False,
+        text_kind: str = "",
         user_types: tuple[pa.DataType, ...] | None = None,
     ):
         self._served, self._source, self._part_sizes = served, source, part_sizes
-        self._lines, self._user_types = lines, user_types
+        self._text_kind, self._user_types = text_kind, user_types
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         first = next(batches, None)
@@ -143,6 +155,8 @@ class Scored:
         ask, size = self._served.recommender()
         numbered = (pair for batch in itertools.chain([first], batches) for pair in self._numbered(batch))
         for part, group in itertools.groupby(numbered, lambda pair: pair[0] and pair[0][0]):
+            if self._text_kind:
+                yield _text(recommendation_files.header(self._text_kind, bool(types)))
             for request in parts.requests(self._in_order(part, group), size):
                 ids, scores = ask(request)
                 yield self._answers(types, [row.user for row in request], ids, scores)
@@ -154,7 +168,7 @@ class Scored:
         return zip(numbers, rows_of(batch, self._source), strict=False)
 
     def _in_order(self, part: int | None, group: Iterable[tuple[tuple[int, int] | None, Row]]) -> Iterator[Row]:
-        """The rows of a part. Raises RuntimeError where one is missing: the input was read otherwise than before."""
+        """The rows of a part. Raises UserError where one is missing: Spark counted other ones before."""
         if part is None or self._part_sizes is None:
             yield from (row for _, row in group)
             return
@@ -162,18 +176,21 @@ class Scored:
         expected = part * part_rows
         for number, row in group:
             if number != (part, expected):
-                raise RuntimeError(f"{self._source} was read in another order than before: {number}, not {expected}")
+                break
             expected += 1
             yield row
         if expected != min((part + 1) * part_rows, rows):
-            raise RuntimeError(f"{self._source} has changed while it was read: part {part} ends before {expected}")
+            raise UserError(f"{self._source} has changed while it was read (part {part}). Start anew.")
 
     def _answers(self, types: tuple[pa.DataType, ...], users: list[Any], ids: Any, scores: Any) -> pa.RecordBatch:
         given, counts = users if types else None, recommendation_files.counts_of(ids)
-        if self._lines:
-            lines = list(recommendation_files.json_lines(given, ids, scores, counts))
-            return pa.record_batch([pa.array(lines, pa.string())], ["value"])
+        if self._text_kind:
+            return _text(recommendation_files.lines(self._text_kind, given, ids, scores, counts))
         return recommendation_files.record_batch(recommendation_files.schema_of(types), given, ids, scores, counts)
+
+
+def _text(lines: Iterable[str]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(list(lines), pa.string())], ["value"])
 
 
 def rows_of(batch: pa.RecordBatch, source: str) -> Iterator[Row]:

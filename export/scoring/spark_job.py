@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def score(
     version = versions.newest_in(model)
     job.check_k(version, k)
     if kind == "tfrecord":
-        raise UserError("--engine=spark writes parquet or jsonl. Received: --kind=tfrecord.")
+        raise UserError("--engine=spark writes parquet, jsonl or csv. Received: --kind=tfrecord.")
     with session(settings) as session_, _told(source):
         target = _Target(session_, output)
         table, is_log, events = _read(session_, source, columns, threshold, version)
@@ -84,7 +85,7 @@ def score(
             served._replace(has_rules=tally.has_rules),
             source,
             (part_rows, tally.rows),
-            kind == "jsonl",
+            kind if kind in recommendation_files.TEXT_KINDS else "",
             users if table.columns == ["value"] else None,
         )
         schema: Any = StructType([StructField("value", StringType())])
@@ -103,11 +104,16 @@ def score(
 
 @contextlib.contextmanager
 def session(settings: Sequence[str]) -> Iterator[SparkSession]:
-    """A Spark session, stopped at the end; what the JVM writes goes to a file, which stays if something fails.
+    """The Spark session that is there, or one that is stopped at the end.
+
+    What the JVM of a new one writes goes to a file, which stays if something fails.
 
     Raises:
       UserError: there is no Java, or Spark does not start.
     """
+    if there := SparkSession.getActiveSession():
+        yield there
+        return
     if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
         raise UserError(
             "Spark needs Java 17 or newer, and there is no `java` on the PATH. Install it or set JAVA_HOME."
@@ -121,6 +127,7 @@ def session(settings: Sequence[str]) -> Iterator[SparkSession]:
     builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
     for text in settings:
         builder = builder.config(*text.split("=", 1))
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     handle, log = tempfile.mkstemp(prefix="vae_cf_spark_", suffix=".log")
     stderr = os.dup(2)
     sys.stderr.flush()
@@ -240,7 +247,7 @@ def _histories(log: DataFrame, source: str, options: ReaderOptions, threshold: f
         truth = F.lower(F.trim(rating.cast("string")))
         value = F.coalesce(rating.try_cast("float"), F.when(truth == "true", 1.0).when(truth == "false", 0.0))
         bad = value.isNull() | F.isnan(value) | (F.abs(value) == float("inf"))
-        wrong = F.raise_error("a rating is empty or not a finite number; correct or drop the row")
+        wrong = F.raise_error("the rating is empty or not a finite number; correct or drop the row")
         counts = F.when(bad, wrong).otherwise(value).cast("float") >= F.lit(threshold).cast("float")
     events = log.select(
         checked["user"].alias("user"),
@@ -254,14 +261,16 @@ def _histories(log: DataFrame, source: str, options: ReaderOptions, threshold: f
 
 
 def _whole(column: Column, role: str) -> Column:
-    wrong = F.raise_error(F.concat(F.lit(f"a {role} id is "), column.cast("string"), F.lit("; ids are whole numbers")))
+    wrong = F.raise_error(
+        F.concat(F.lit(f"the {role} id is "), column.cast("string"), F.lit("; numbers are ids if they are whole"))
+    )
     return F.when(column != F.floor(column), wrong).otherwise(column.cast("bigint").cast("string"))
 
 
 def _checked_id(text: Column, role: str) -> Column:
     bad = text.isNull() | text.isin(*NO_IDS) | text.rlike(r"[\r\n]")
     return F.when(
-        bad, F.raise_error(f"a {role} id is empty, or holds a line break; correct or drop the row")
+        bad, F.raise_error(f"the {role} id is empty or holds a line break; correct or drop the row")
     ).otherwise(text)
 
 
@@ -272,7 +281,7 @@ class _Surveyed:
         self._served, self._source = served, source
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        known, tally = catalogue.item_ids(self._served.version), history_files.Tally()
+        known, tally = self._served.known(), history_files.Tally()
         for batch in batches:
             for row in spark.rows_of(batch, self._source):
                 tally.add(row, known)
