@@ -19,21 +19,33 @@ CSR = 8  # an interaction in memory: a column and a value
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Rates of a machine. The defaults were measured on 2 cores with AVX-512 by `trainers.benchmark`.
+    """Rates of a machine; docs/scale.md says how the defaults were found, on 2 cores with AVX-512.
 
     Args:
-      flops: floating-point operations a second of a float32 product.
-      bandwidth: bytes a second through memory.
+      products: floating-point operations a second of dense products.
+      adam: bytes a second of Adam's update of whole variables, 28 for each number.
+      bags: bytes a second of sums over histories, in training.
+      scores: bytes a second of all that is done with a step's scores, beside the products.
+      rows: bytes a second of updates of single rows.
+      reading: bytes a second of a request's reading of the weights.
+      request_bags: bytes a second of sums over histories, in a request.
+      ranking: bytes a second of a request's scores, which are masked and ranked.
       network: bytes a second between two machines.
+      overhead: seconds of a step that no formula has.
       base: memory of a process that has imported TensorFlow and this package.
-      overhead: of a step or a request, that no formula has.
     """
 
-    flops: float = 400e9
-    bandwidth: float = 15e9
+    products: float = 247e9
+    adam: float = 35e9
+    bags: float = 9e9
+    scores: float = 3.6e9
+    rows: float = 0.335e9
+    reading: float = 26e9
+    request_bags: float = 19.6e9
+    ranking: float = 1.43e9
     network: float = 1.25e9
+    overhead: float = 0.0075
     base: float = 720 * 2**20
-    overhead: float = 0.010
 
 
 DEFAULT_MACHINE = Machine()
@@ -51,8 +63,8 @@ class Parameters(NamedTuple):
 def parameters(settings: ModelSettings, items: int, outputs: int = 1) -> Parameters:
     """Counts the parameters of a model; `outputs`: numbers of the likelihood for each item.
 
-    A linear layer from i to o units has i·o + o. A block has g of these, and 2·o more where LayerNorm follows. The heads
-    of a Gaussian are two layers to Z. So
+    A linear layer from i to o units has i·o + o. A block has g of these, and 2·o more where LayerNorm follows. The
+    heads of a Gaussian are two layers to Z. So
 
     - the encoder: M → H → … → H (L blocks), and heads;
     - the lower encoder of the hierarchy: either a second one of M + Z (for L > 1, M and Z → H each, 2H → … → H), and
@@ -66,7 +78,7 @@ def parameters(settings: ModelSettings, items: int, outputs: int = 1) -> Paramet
     """
     s = settings
     hidden, latent, dense = s.hidden_dim, s.latent_dim, s.encoder_skips == "dense"
-    gates = 2 if s.block == "gated" else 1
+    gates = _gates(s)
     has_variable, two = s.has_latent_variable, LATENT.has(s.latent, "two latent variables")
 
     def linear(inputs: int, units: int) -> int:
@@ -109,7 +121,7 @@ def parameters(settings: ModelSettings, items: int, outputs: int = 1) -> Paramet
     output = linear(last, outputs * items)
     learned = kept = copies = 0
     if has_variable:
-        learned = s.pseudo_inputs * items * PRIORS.has(s.prior, "learns rows of items")
+        learned = s.pseudo_inputs * items * _learns_items(s)
         learned += s.pseudo_inputs * hidden * PRIORS.has(s.prior, "learns rows of hidden units")
         kept = 2 * s.pseudo_inputs * latent * PRIORS.has(s.prior, "keeps posteriors of users")
         if s.prior_own:
@@ -133,7 +145,8 @@ class Forecast:
 
     parameters: Parameters
     base: float  # a process that has imported everything
-    data: float  # CSR·E + 4·(U + 1): training users; a second time while they are read
+    reading: float  # 45·E, while a log is read into memory, before the rest is imported
+    data: float  # CSR·E + 4·(U + 1): training users
     model: float  # 4·(trainable + frozen)
     moments: float  # 8·trainable: Adam's m and v
     gradients: float  # 4·trainable, but of layers by rows the rows of a step only
@@ -145,7 +158,7 @@ class Forecast:
     export: float  # on disk: 4·serving, and the item–item model
     step_seconds: float
     epoch_seconds: float
-    traffic: float  # bytes a step that each replica sends: 2·(R − 1)/R·gradients
+    traffic: float  # bytes a step that each replica sends: 2·(R − 1)/R of whole gradients, (R − 1) times those of rows
 
     @property
     def training_peak(self) -> float:
@@ -154,19 +167,21 @@ class Forecast:
 
     @property
     def job_peak(self) -> float:
-        """The same for a whole job of trainers.main: baselines, training, the item–item model, evaluation."""
+        """The same for a whole job of trainers.main: reading, baselines, training, the item–item model, evaluation, and
+        the export, which loads what it has written beside the model."""
         trained = self.base + self.data + self.model
         return max(
+            self.reading,
             self.base + self.data + self.ease,
             self.training_peak,
             trained + self.moments + self.ease + self.item_item,
             trained + self.moments + self.item_item + self.evaluation,
+            trained + self.moments + self.item_item + 2 * FLOAT * self.parameters.serving,
         )
 
 
-SCORE_COPIES, PSEUDO_COPIES, BAG_COPIES = 4.0, 4.0, 1.0
-"""Tensors of the size of a step's scores, of the pseudo-inputs, and of the bags' rows that are alive at once; fitted to
-measured peaks, see docs/scale.md."""
+SCORE_COPIES, PSEUDO_COPIES = 4.0, 4.0
+"""Tensors of the size of a step's scores, and of the pseudo-inputs, that are alive at once; see docs/scale.md."""
 STEP_BASE = 60 * 2**20  # graphs, threads' arenas and the input pipeline
 
 
@@ -192,29 +207,28 @@ def forecast(
 
     Examples:
       >>> size = forecast(Settings(), users=10**8, items=10**6, events=10**9)
-      >>> round(size.model / 1e9), round(size.training_peak / 1e9) > 16
-      (20, True)
+      >>> f"{size.parameters.trainable:.2g} parameters, {size.training_peak / 2**30:.0f} GiB"
+      '1.6e+09 parameters, 41 GiB'
     """
     count = parameters(settings.model, items, outputs)
     per_user = events / max(users, 1)
     batch = min(settings.training.batch_size, users) / replicas
-    rows = _rows_of_step(settings, items, batch, per_user)
     item_item, fitted = _item_item(settings, items)
     ease_items = items if items <= settings.evaluation.ease_max_items and settings.evaluation.ease_l2_values else 0
     scores = min(settings.training.batch_size, max(1, 50_000_000 // items)) * items * FLOAT
     dense = count.trainable - count.by_rows
-    gradients = FLOAT * (dense + rows * _width(settings.model))
-    seconds = step_seconds(settings, items, batch, per_user, count, machine)
-    traffic = 2 * (replicas - 1) / replicas * gradients
-    seconds += traffic / machine.network
+    row_bytes = FLOAT * sum(_rows_of_step(settings, items, batch, per_user)) * settings.model.hidden_dim
+    traffic = 2 * (replicas - 1) / replicas * FLOAT * dense + (replicas - 1) * row_bytes
+    seconds = step_seconds(settings, items, batch, per_user, count, machine, replicas) + traffic / machine.network
     steps = -(-users // settings.training.batch_size) * (1 + settings.training.encoder_passes)
     return Forecast(
         count,
         machine.base,
+        45.0 * events,
         CSR * events + FLOAT * (users + 1),
         FLOAT * (count.trainable + count.frozen),
         2 * FLOAT * count.trainable,
-        gradients,
+        FLOAT * dense + replicas * row_bytes,
         step_memory(settings, items, batch, per_user, outputs),
         max(item_matrix(ease_items), item_matrix(fitted)),
         item_item,
@@ -235,53 +249,102 @@ def item_matrix(items: int) -> float:
 def step_memory(settings: Settings, items: int, batch: float, per_user: float, outputs: int = 1) -> float:
     """Activations of a step: SCORE_COPIES·4·B·M of the decoder's output (of a sampled softmax its candidates only),
     PSEUDO_COPIES·4·K·M of learned pseudo-inputs, and hidden blocks."""
-    s = settings.model
-    scored = items * outputs
+    s, scored = settings.model, items * outputs
     if s.softmax_samples:
         scored = min(items, int(s.softmax_samples + batch * per_user))
-    pseudo = s.pseudo_inputs * items if PRIORS.has(s.prior, "learns rows of items") and s.has_latent_variable else 0
+    pseudo = s.pseudo_inputs * items * _learns_items(s)
     blocks = 10 * (s.layers + 1) * s.hidden_dim * (batch + (s.pseudo_inputs if pseudo else 0))
     return STEP_BASE + FLOAT * (SCORE_COPIES * batch * scored + PSEUDO_COPIES * pseudo + blocks)
 
 
 def step_seconds(
-    settings: Settings, items: int, batch: float, per_user: float, count: Parameters, machine: Machine
+    settings: Settings,
+    items: int,
+    batch: float,
+    per_user: float,
+    count: Parameters,
+    machine: Machine,
+    replicas: int = 1,
 ) -> float:
-    """A training step: its products at the machine's rate, and its memory traffic at the bandwidth.
+    """A training step of `batch` users on each replica, without the time to send gradients: the sum of its parts, each
+    at its rate:
 
-    Products: 2·B·(parameters behind the first layer), 3 times (forward and two gradients); K rows through the whole
-    encoder, 3 times, for learned pseudo-inputs. Traffic: 28 bytes for each trainable parameter (Adam reads and writes
-    it and two moments, and reads a gradient), 8·E/U·B·g·H for the sums over histories, and 5 passes over the scores.
+    - products: 6·B for each parameter behind the first layer (forward and two gradients), and 6·K for each of the first
+      layer where K pseudo-inputs of M items pass through it;
+    - Adam: 28 bytes for each parameter (it and two moments are read and written, and a gradient read);
+    - sums over histories: 8·B·E/U·g·H bytes, for each of the networks that read items;
+    - scores: 4·B·M bytes, and 8·K·M for pseudo-inputs of items;
+    - by rows, for `softmax_samples`: the candidates in place of M, and 4·H bytes for each row that is updated,
+      whichever replica used it.
     """
     s = settings.model
-    gates = 2 if s.block == "gated" else 1
-    networks = 1 + (s.lower_encoder == "items" and LATENT.has(s.latent, "two latent variables"))
-    first = gates * items * s.hidden_dim * networks
-    learned = s.pseudo_inputs * items if PRIORS.has(s.prior, "learns rows of items") and s.has_latent_variable else 0
-    rows = _rows_of_step(settings, items, batch, per_user)
-    behind = count.trainable - first - learned
-    updated: float = count.trainable
-    scored: float = items
+    has_rows, networks = _learns_items(s), _networks(s)
+    first = _gates(s) * items * s.hidden_dim * networks
+    pseudo = s.pseudo_inputs * items * has_rows
     if s.softmax_samples:
-        scored = min(items, s.softmax_samples + batch * per_user)
-        behind = count.trainable - count.by_rows + int(scored) * s.hidden_dim
-        updated = count.trainable - count.by_rows + rows * _width(s)
-    products = 6 * batch * behind + (6 * s.pseudo_inputs * gates * items * s.hidden_dim if learned else 0)
-    bags = 2 * FLOAT * batch * per_user * gates * s.hidden_dim * networks
-    traffic = 28 * updated + bags + 5 * FLOAT * batch * scored
-    return products / machine.flops + traffic / machine.bandwidth + machine.overhead
+        seen, scored = _rows_of_step(settings, items, batch, per_user)
+        behind, whole = count.trainable - count.by_rows + scored * s.hidden_dim, count.trainable - count.by_rows
+        row_bytes = replicas * FLOAT * (seen + scored) * s.hidden_dim
+    else:
+        scored, behind, whole, row_bytes = items, count.trainable - first - pseudo, count.trainable, 0
+    operations = 6 * batch * behind + 6 * s.pseudo_inputs * _gates(s) * items * s.hidden_dim * has_rows
+    bags = 2 * FLOAT * batch * per_user * _gates(s) * s.hidden_dim * networks
+    return (
+        operations / machine.products
+        + 28 * whole / machine.adam
+        + bags / machine.bags
+        + FLOAT * (batch * scored + 2 * pseudo) / machine.scores
+        + row_bytes / machine.rows
+        + machine.overhead
+    )
 
 
-def _width(settings: ModelSettings) -> int:
-    return settings.hidden_dim
+def request_seconds(
+    settings: ModelSettings, items: int, batch: int, length: float, machine: Machine = DEFAULT_MACHINE
+) -> float:
+    """The answer to a request of `batch` histories of `length` items by the SavedModel, on all cores:
+
+    - 4 bytes for each served parameter behind the first layer, at the rate of reading;
+    - products: 2·batch for each of these, in a request of several histories;
+    - 4·batch·M bytes of scores, masked and ranked;
+    - 4·batch·length·g·H bytes of sums over histories, for each of the networks that read items.
+    """
+    gates, networks = _gates(settings), _networks(settings)
+    behind = parameters(settings, items).serving - gates * items * settings.hidden_dim * networks
+    return (
+        FLOAT * behind / machine.reading
+        + (2 * batch * behind / machine.products if batch > 1 else 0)
+        + FLOAT * batch * items / machine.ranking
+        + FLOAT * batch * length * gates * settings.hidden_dim * networks / machine.request_bags
+    )
 
 
-def _rows_of_step(settings: Settings, items: int, batch: float, per_user: float) -> int:
-    """Rows of item kernels that a step updates, in the first layer and in the last."""
+def distinct_items(occurrences: float, items: int) -> int:
+    """Distinct items among n occurrences: n/(1 + 1.79·(n/M)^.58). The two constants are those of `data.synthetic`'s
+    popularity, at 100,000 and 1,000,000 items."""
+    return int(min(items, occurrences / (1 + 1.79 * (occurrences / items) ** 0.58)))
+
+
+def _gates(settings: ModelSettings) -> int:
+    return 2 if settings.block == "gated" else 1
+
+
+def _networks(settings: ModelSettings) -> int:
+    """Networks that read items."""
+    return 1 + (settings.lower_encoder == "items" and LATENT.has(settings.latent, "two latent variables"))
+
+
+def _learns_items(settings: ModelSettings) -> bool:
+    return settings.has_latent_variable and PRIORS.has(settings.prior, "learns rows of items")
+
+
+def _rows_of_step(settings: Settings, items: int, batch: float, per_user: float) -> tuple[int, int]:
+    """Rows of the first layer's and of the last layer's kernel that a replica's share of a step of a sampled softmax
+    uses; (0, 0) for a whole softmax."""
     if not settings.model.softmax_samples:
-        return 0
-    seen = min(items, batch * per_user)
-    return int(seen + min(items, seen + settings.model.softmax_samples))
+        return 0, 0
+    seen = distinct_items(batch * per_user, items)
+    return seen, min(items, seen + settings.model.softmax_samples)
 
 
 def _item_item(settings: Settings, items: int) -> tuple[float, int]:

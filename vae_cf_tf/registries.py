@@ -9,7 +9,10 @@ LATENT = Registry(
         "flat": "vae_cf_tf.models.flat:VAE",
         "hierarchical": "vae_cf_tf.models.hierarchical:HierarchicalVAE",
     },
-    traits={"flat": {"latent variable"}, "hierarchical": {"latent variable", "two latent variables", "sampled KL only"}},
+    traits={
+        "flat": {"latent variable"},
+        "hierarchical": {"latent variable", "two latent variables", "sampled KL only"},
+    },
     default="hierarchical",
 )
 PRIORS = Registry(
