@@ -55,7 +55,9 @@ def test_parameters_are_those_of_the_model(settings):
     assert counted.by_rows == count(rows)
 
 
-@pytest.mark.parametrize("name", ["evcf", "vamp", "multvae", "multdae"])
+@pytest.mark.parametrize(
+    "name", ["vamp", "multdae", *(pytest.param(n, marks=pytest.mark.slow) for n in ("evcf", "multvae"))]
+)
 def test_served_parameters_are_those_of_the_export(name, tmp_path):
     settings = small(next(path for path in FLAGFILES if path.stem == name))
     ids = [f"i{n}" for n in range(ITEMS)]

@@ -50,7 +50,7 @@ def json_lines(path: Path) -> Path:
         for n, r in enumerate(given(90).to_pylist())
     ]
     rows[3]["history"] += ["no such item", 7, ""]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     return path
 
 

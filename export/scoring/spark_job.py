@@ -118,6 +118,8 @@ def session(settings: Sequence[str]) -> Iterator[SparkSession]:
         raise UserError(
             "Spark needs Java 17 or newer, and there is no `java` on the PATH. Install it or set JAVA_HOME."
         )
+    if not hasattr(DataFrame, "repartitionById"):
+        raise UserError("--engine=spark needs PySpark 4.1 or newer. Install it, or score with --engine=local.")
     if wrong := [text for text in settings if "=" not in text]:
         raise UserError(f"--spark_conf takes KEY=VALUE. Received: {wrong[0]!r}.")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -203,7 +205,7 @@ def _read(
     """A table of histories or of JSON lines (a column `value`), whether it comes from a log, and how that was read."""
     is_text = bool(_TEXT.search(source))
     if _LINES.search(source):
-        table, is_log = session_.read.text(source), False
+        table, is_log = session_.read.text(source).where(F.col("value").rlike(r"\S")), False  # no blank lines
     elif is_text:
         separator = "\t" if ".tsv" in source else ","
         table = session_.read.csv(source, header=True, sep=separator, escape='"', mode="FAILFAST")
