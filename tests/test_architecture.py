@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "models": {"linear", "registries", "settings"} | PLAIN,
     "evaluation": {"data", "models", "registries"} | PLAIN,
     "runs": {"data", "evaluation", "models", "registries", "settings"} | PLAIN,
-    "training": {"data", "evaluation", "machine", "models", "runs", "settings"} | PLAIN,
+    "training": {"data", "evaluation", "linear", "machine", "models", "runs", "settings"} | PLAIN,
     "saving": {"models", "registries", "training"},
     # the commands
     "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
