@@ -49,6 +49,8 @@ EFFECTS = {
     "split_seed": (BASELINE, (), "3"),
     "target_draws": (BASELINE, (), "continued"),
     "user_draws": (BASELINE, (), "hashed"),
+    "split_by": (BASELINE, (), "hash"),
+    "heldout_share": (BASELINE, ("--split_by=hash",), "0.2"),
     "latent": (BASELINE, (), "hierarchical"),
     "prior": (EVCF, (), "batch_vamp"),
     "prior_own": (EVCF, (), "0.5"),
