@@ -1,7 +1,7 @@
 """Splits a log of any size once: `python -m trainers.prepare --data=DIR --out=OUT --engine=duckdb`.
 
-OUT is a prepared data set: shards of users in Parquet files, which `trainers.main --data=OUT` takes. Many runs can share
-it, and none of them reads the log again. The engine works out of core, so the log need not fit in memory.
+OUT is a prepared data set: shards of users in Parquet files, which `trainers.main --data=OUT` takes. Many runs can
+share it, and none of them reads the log again. The engine works out of core, so the log need not fit in memory.
 """
 
 import shutil
@@ -38,8 +38,8 @@ def define_flags() -> None:
         "engine",
         "duckdb",
         [*ENGINES, MEMORY],
-        "duckdb: out of core on this machine. spark: a cluster, or this machine. memory: the log must fit in memory; the "
-        "only one that has --split_by=permutation, which the papers have.",
+        "duckdb: out of core on this machine. spark: a cluster, or this machine. memory: the log must fit in memory; "
+        "it alone has --split_by=permutation, which the papers have. The others have --split_by=hash.",
     )
     flags.DEFINE_string("memory", "", "Memory that the engine may use, such as 4GB; empty: the engine's own default.")
     flags.DEFINE_integer("shard_users", prepared.SHARD_USERS, "Users in a shard.", lower_bound=1)

@@ -2,7 +2,7 @@
 
 OUT/manifest.json   protocol, counts, fingerprint; written last
 OUT/items.parquet   id (text), count (training users that have it), title (text or null), in the order of item numbers
-OUT/train/          part-00000.parquet, …: user (raw id), items (list of item numbers), weights (list, where there are any)
+OUT/train/          part-00000.parquet, …: user (raw id), items (list of item numbers), weights (list, if there are any)
 OUT/validation/     likewise: user, fold_in, target (lists of item numbers)
 OUT/test/           likewise
 
@@ -89,7 +89,7 @@ class Prepared:
         return found
 
     def matrix(self, shards: Sequence[Shard], column: str = "items") -> sparse.csr_matrix:
-        """The users of these shards as rows, [users, items]: float32, the values 1 or the weights of the column items."""
+        """The users of these shards as rows, [users, items]: float32, the values 1 or the weights of column items."""
         names = [column, "weights"] if column == "items" and self.has_weights else [column]
         lists = [_lists(shard.path, names) for shard in shards]
         sizes = [np.diff(found[column].offsets.to_numpy()) for found in lists]
@@ -157,7 +157,7 @@ def _lists(path: Path, columns: Sequence[str]) -> dict[str, pa.ListArray]:
 def fingerprint(
     item_ids: Sequence[str], parts: Mapping[str, Sequence[Shard]], weights: bool
 ) -> tuple[str, dict[str, dict[str, int]], bool]:
-    """`Split.fingerprint` of these files, of which it reads one at a time, and what else is only known from all of them.
+    """`Split.fingerprint` of these files, of which it reads one at a time, and what is only known from all of them.
 
     Returns: the fingerprint; by part, the number of users, and of users with targets, and of entries by column; whether
         any weight is not 1.
@@ -253,7 +253,7 @@ def finish(
 
 
 def write_split(split: Split, folder: Path, shard_users: int = SHARD_USERS) -> None:
-    """Writes the files of a split in memory but for manifest.json. The column user is null: a split knows no user ids."""
+    """Writes the files of a split in memory but for manifest.json. Column user is null: a split knows no user ids."""
     write_items(folder, split.item_ids, np.bincount(split.train.indices, minlength=len(split.item_ids)), split.titles)
     held_out = {part: getattr(split, part) for part in ("validation", "test")}
     columns = {TRAIN: {"items": split.train}}

@@ -142,9 +142,9 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
     between is target unless the user had it before. Test users likewise, at the second cut. Events after the second cut
     thus only are test targets. Rows are in the order of the users' ids.
 
-    With `split_by` = hash nothing depends on the order of the log: users are held out by a hash of their ids and rows are
-    in its order (`assignment.by_md5`), the catalogue is in the order of the item ids as text, and the targets are the
-    items of which `md5_of` user and item is largest; with `targets` = latest it decides among events of one time.
+    With `split_by` = hash nothing depends on the order of the log: users are held out by a hash of their ids and rows
+    are in its order (`assignment.by_md5`), the catalogue is in the order of the item ids as text, and the targets are
+    the items of which `md5_of` user and item is largest; with `targets` = latest it decides among events of one time.
 
     Args:
         say: is told how much each step leaves.

@@ -83,8 +83,8 @@ class Engine(abc.ABC):
         """Writes part-00000.parquet, … of `size` users each into `folder`, which exists and may hold some of them.
 
         Args:
-          sql: gives the query for users that meet a condition on `place`; its first column is `place`, the number of the
-            user from 0, which is not written.
+          sql: gives the query for users that meet a condition on `place`; its first column is `place`, the number of
+            the user from 0, which is not written.
           users: of all shards.
           size: users in a shard.
           folder: a file in it is whole.

@@ -104,8 +104,8 @@ class DuckDB(Engine):
             path = folder / shard_name(number)
             if not path.exists():
                 aside = path.with_suffix(".tmp")
-                rows = f"SELECT * EXCLUDE (place) FROM ({sql(f'place >= {start} AND place < {start + size}')}) AS s ORDER BY s.place"
-                self._copy(rows, aside)
+                rows = sql(f"place >= {start} AND place < {start + size}")
+                self._copy(f"SELECT * EXCLUDE (place) FROM ({rows}) AS s ORDER BY s.place", aside)
                 os.replace(aside, path)
             pace.told(f"{folder.name}: {min(start + size, users):,} of {users:,} users written …")
 

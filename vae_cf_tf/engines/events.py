@@ -60,7 +60,8 @@ def checked(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Sett
     columns = ["count(*) AS n", f"{_count(events.counts)} AS counted"]
     columns += [f"{_count(sql)} AS bad_{i}" for i, (_, sql) in enumerate(bad)]
     columns += [f"{_count(sql + ' LIKE ' + engine.text('%.0'))} AS decimal_{name}" for name, sql in events.ids.items()]
-    columns += [f"max({events.numbers['rating']}) AS highest"] * ("rating" in events.numbers)
+    if "rating" in events.numbers:
+        columns.append(f"max({events.numbers['rating']}) AS highest")
     if events.time:
         columns += [f"min({events.time}) AS first_time", f"max({events.time}) AS last_time"]
         columns += [f"{_count(f'{events.time} <> floor({events.time})')} AS fractions"]

@@ -41,7 +41,9 @@ class Spark(Engine):
 
     def __init__(self, options: EngineOptions):
         self._session = session(options.work, options.master, options.memory)
-        self._session.sql("CREATE OR REPLACE TEMPORARY FUNCTION decode_utf8(x BINARY) RETURNS STRING RETURN CAST(x AS STRING)")
+        self._session.sql(
+            "CREATE OR REPLACE TEMPORARY FUNCTION decode_utf8(x BINARY) RETURNS STRING RETURN CAST(x AS STRING)"
+        )
 
     @property
     def version(self) -> str:

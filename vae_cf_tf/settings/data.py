@@ -103,8 +103,8 @@ class SplitSettings(Section):
     )
     split_by: str = setting(
         "permutation",
-        "permutation: users, targets and order as --user_draws and --target_draws say, from the order of the log. hash: "
-        "all of it by md5 of --split_seed and the ids, so that trainers.prepare makes the same of a log on any engine.",
+        "permutation: users, targets and order as --user_draws and --target_draws say. hash: all of it by md5 of "
+        "--split_seed and the ids, so that every engine of trainers.prepare makes the same of a log in any order.",
         "permutation",
         "hash",
     )
