@@ -44,7 +44,7 @@ def prepared_split(
         metrics.check_catalogue(len(split.item_ids))
         if split.weights is not None and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
             raise UserError(
-                f"The data has weights, and --likelihood={settings.model.likelihood} knows none. Give another likelihood."
+                f"The data has weights, and --likelihood={settings.model.likelihood} knows none; give another one."
             )
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)

@@ -1,6 +1,9 @@
-"""SQL of the events that count: ids as clean text, ratings, weights and times as numbers; and what is refused."""
+"""SQL of the events that count: ids as clean text, ratings, weights and times as numbers; and what is refused.
 
-from dataclasses import dataclass, replace
+There are far fewer ids than events, so ids are checked and cleaned in the tables of distinct ids.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,113 +19,161 @@ _BLANKS = "\t\n\v\f\r \x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u30
     map(chr, range(0x2000, 0x200B))
 )
 """What pyarrow's utf8_trim_whitespace removes."""
+IDS = ("user_id", "item_id")
 _WHOLE = "^-?[0-9]+([.]0)?$"
 _INFINITE = "CAST('Infinity' AS DOUBLE)"
 
 
-@dataclass(frozen=True)
-class Events:
-    """Expressions over the view `source`.
+def raw_ids(role: str) -> str:
+    """The query of the distinct ids of a column as they stand in the log: raw, and n, the rows of each."""
+    return f"SELECT {role} AS raw, count(*) AS n FROM source GROUP BY {role}"
+
+
+def clean_ids(engine: Engine, log: LogFiles, role: str, kind: str) -> str:
+    """The SQL of an id as clean text, from `raw`; the tables raw_user_id and raw_item_id are there.
 
     Args:
-      ids: of user_id and item_id.
-      numbers: of rating and weight, where the log has them; NULL for what is no number.
-      time: seconds since 1970, or the number whose unit is not known yet; None without times.
-      counts: the condition under which an event counts.
+      role: user_id or item_id.
+      kind: of the column.
+
+    Raises: UserError that says how many rows have no id.
     """
+    what, sql = role.partition("_")[0], _id(engine, kind)
+    missing = ", ".join(engine.text(text) for text in NO_IDS)
+    whole = " or not a whole number" if kind == "number" else ""
+    faults = {f"the {what} id is empty{whole}": f"{sql} IS NULL OR {sql} IN ({missing})"}
+    if kind in ("text", "bytes"):
+        faults[f"the {what} id holds a line break"] = f"instr({sql}, chr(10)) > 0 OR instr({sql}, chr(13)) > 0"
+    decimal = f"{sql} LIKE {engine.text('%.0')}"
+    columns = [*(_count(fault, "n") for fault in faults.values()), _count("true", "n"), _count(decimal)]
+    counts = engine.rows(f"SELECT {_named(columns)} FROM raw_{role}")[0]
+    _refuse(log, dict(zip(faults, counts.values(), strict=False)), counts[f"c{len(faults)}"])
+    if counts[f"c{len(faults) + 1}"]:
+        other = f"NOT regexp_like({sql}, {engine.text(_WHOLE)})"
+        if not engine.rows(f"SELECT {_count(other)} AS others FROM raw_{role}")[0]["others"]:
+            return f"regexp_replace({sql}, {engine.text('[.]0$')}, '')"
+    return sql
 
-    ids: dict[str, str]
-    numbers: dict[str, str]
-    time: str | None
-    counts: str
 
-    def sql(self) -> str:
-        """The query of the events that count: user_id, item_id, weight, time."""
-        columns = [f"{sql} AS {name}" for name, sql in self.ids.items()]
-        if "weight" in self.numbers:
-            columns.append(f"CAST({self.numbers['weight']} AS DOUBLE) AS weight")
-        if self.time:
-            columns.append(f"{self.time} AS time")
-        return f"SELECT {', '.join(columns)} FROM source WHERE {self.counts}"
+def counted(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Settings) -> tuple[str, int, int]:
+    """The query of the events that count: raw_user, raw_item, weight, time (seconds).
 
-
-def checked(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Settings) -> tuple[Events, dict[str, int]]:
-    """Reads the log once, and refuses what the readers in memory refuse.
+    Refuses what the readers in memory refuse. Reads the log once if it has ratings, weights or times.
 
     Args:
       kinds: of the columns of `source`.
 
-    Returns: the events, and how many rows were read and how many count.
-    Raises: UserError that says how many rows have no id, rating, weight or time.
+    Returns: the query, how many rows were read, and how many of them count.
+    Raises: UserError that says how many rows have no rating, weight or time, or that none counts.
     """
-    events = _events(engine, log, kinds, settings)
-    bad = _faults(engine, log, kinds, events)
-    columns = ["count(*) AS n", f"{_count(events.counts)} AS counted"]
-    columns += [f"{_count(sql)} AS bad_{i}" for i, (_, sql) in enumerate(bad)]
-    columns += [f"{_count(sql + ' LIKE ' + engine.text('%.0'))} AS decimal_{name}" for name, sql in events.ids.items()]
-    if "rating" in events.numbers:
-        columns.append(f"max({events.numbers['rating']}) AS highest")
-    if events.time:
-        columns += [f"min({events.time}) AS first_time", f"max({events.time}) AS last_time"]
-        columns += [f"{_count(f'{events.time} <> floor({events.time})')} AS fractions"]
-    found = engine.rows(f"SELECT {', '.join(columns)} FROM source")[0]
-    where = log.paths[0] if len(log.paths) == 1 else f"the log in {log.folder or log.paths[0]}"
-    if not found["n"]:
-        raise UserError(f"{where} holds no rows; give a file with interactions")
-    for i, (fault, _) in enumerate(bad):
-        if found[f"bad_{i}"]:
-            raise UserError(f"{where}: {found[f'bad_{i}']:,} of {found['n']:,} rows: {fault}; correct or drop them")
-    if not found["counted"]:
-        threshold, highest = settings.split.threshold, found.get("highest")
-        if highest is not None and highest < threshold:
-            raise UserError(f"no rating reaches {threshold:g} (the highest is {highest:g}); lower --threshold")
-        raise UserError("no event counts: every weight is 0 where the rating reaches --threshold; lower it")
-    events = replace(events, ids={name: _without_decimals(engine, name, events, found) for name in events.ids})
-    if events.time and not _is_moment(kinds) and not log.times_are_seconds:
-        events = replace(events, time=_seconds(events.time, found, engine))
-    return events, {"rows": found["n"], "counted": found["counted"]}
-
-
-def _events(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Settings) -> Events:
-    ids = {name: _id(engine, name, kinds[name]) for name in ("user_id", "item_id")}
+    rows = int(engine.rows(f"SELECT {_count('true', 'n')} AS n FROM raw_user_id")[0]["n"])
+    if not rows:
+        raise UserError(f"{_where(log)} holds no rows; give a file with interactions")
+    _refuse_headers(engine, log, rows)
     numbers = {name: _number(engine, name, kinds[name]) for name in ("rating", "weight") if name in kinds}
-    counts = []
+    conditions = []
     if "rating" in numbers:
-        counts.append(f"{numbers['rating']} >= CAST({float(np.float32(settings.split.threshold))!r} AS FLOAT)")
+        conditions.append(f"{numbers['rating']} >= CAST({float(np.float32(settings.split.threshold))!r} AS FLOAT)")
     if "weight" in numbers:
-        counts.append(f"{numbers['weight']} > 0")
-    time = None
-    if kinds.get("time") == "text" and ((log.columns and log.columns.time_is_text) or not _are_numbers(engine)):
-        kinds["time"] = "moments"
-    if kinds.get("time") in ("time", "moments"):
-        time = f"CAST(unix_micros(TRY_CAST(time AS {engine.timestamp})) AS DOUBLE) / 1e6"
-    elif "time" in kinds:
-        time = f"TRY_CAST({_trimmed(engine, 'time', kinds['time'])} AS DOUBLE)"
-    return Events(ids, numbers, time, " AND ".join(counts) or "true")
+        conditions.append(f"{numbers['weight']} > 0")
+    counts = " AND ".join(conditions) or "true"
+    selected = ["user_id AS raw_user", "item_id AS raw_item"]
+    if "weight" in numbers:
+        selected.append(f"CAST({numbers['weight']} AS DOUBLE) AS weight")
+    counted_rows = rows
+    if numbers or "time" in kinds:
+        time, are_moments = _time(engine, log, kinds) if "time" in kinds else (None, False)
+        found = _scanned(engine, log, numbers, time, counts)
+        counted_rows = int(found["counted"])
+        if not counted_rows:
+            raise UserError(_none_counts(settings.split.threshold, found.get("highest")))
+        if time:
+            known = are_moments or log.times_are_seconds
+            selected.append(f"{time if known else _seconds(time, found, engine)} AS time")
+    return f"SELECT {', '.join(selected)} FROM source WHERE {counts}", rows, counted_rows
+
+
+def _scanned(engine: Engine, log: LogFiles, numbers: dict[str, str], time: str | None, counts: str) -> dict[str, Any]:
+    """Facts about all rows of the log. Raises UserError for numbers that are none."""
+    checked = numbers | ({"time": time} if time else {})
+    faults = {
+        f"the {name} is empty or not {'a time' if name == 'time' else 'a finite number'}": (
+            f"NOT ({sql} IS NOT NULL AND {sql} > -{_INFINITE} AND {sql} < {_INFINITE})"
+        )
+        for name, sql in checked.items()
+    }
+    if "weight" in numbers:
+        faults["the weight is below 0"] = f"{numbers['weight']} < 0"
+    facts = {"n": "count(*)", "counted": _count(counts)}
+    if "rating" in numbers:
+        facts["highest"] = f"max({numbers['rating']})"
+    if time:
+        facts |= {"first_time": f"min({time})", "last_time": f"max({time})"}
+        facts["fractions"] = _count(f"{time} <> floor({time})")
+    columns = [f"{sql} AS {name}" for name, sql in facts.items()]
+    found = engine.rows(f"SELECT {', '.join(columns)}, {_named(map(_count, faults.values()))} FROM source")[0]
+    _refuse(log, {fault: found[f"c{i}"] for i, fault in enumerate(faults)}, found["n"])
+    return found
+
+
+def _named(columns: Iterable[str]) -> str:
+    return ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(columns))
+
+
+def _refuse(log: LogFiles, faults: dict[str, int], rows: int) -> None:
+    """Raises UserError for the first fault that rows have."""
+    for fault, count in faults.items():
+        if count:
+            raise UserError(f"{_where(log)}: {count:,} of {rows:,} rows: {fault}; correct or drop them")
+
+
+def _refuse_headers(engine: Engine, log: LogFiles, rows: int) -> None:
+    """Raises UserError where the header line stands among the rows, too."""
+    if not (log.columns and log.columns.ids):
+        return
+    user, item = (engine.text(name) for name in log.columns.ids)
+    if log.is_text and engine.rows(f"SELECT 1 AS n FROM raw_user_id WHERE raw = {user}"):
+        again = engine.rows(f"SELECT count(*) AS n FROM source WHERE user_id = {user} AND item_id = {item}")
+        _refuse(log, {"the header line stands there again": again[0]["n"]}, rows)
+
+
+def _where(log: LogFiles) -> str:
+    return log.paths[0] if len(log.paths) == 1 else f"the log in {log.folder or log.paths[0]}"
+
+
+def _none_counts(threshold: float, highest: float | None) -> str:
+    if highest is not None and highest < threshold:
+        return f"no rating reaches {threshold:g} (the highest is {highest:g}); lower --threshold"
+    return "no event counts: every weight is 0 where the rating reaches --threshold; name another --weight_column"
+
+
+def _time(engine: Engine, log: LogFiles, kinds: dict[str, str]) -> tuple[str, bool]:
+    """The time of a row, and whether it is in seconds: otherwise the unit is not known yet."""
+    is_text = kinds["time"] == "text"
+    if kinds["time"] == "time" or (
+        is_text and ((log.columns and log.columns.time_is_text) or not _are_numbers(engine))
+    ):
+        return f"CAST(unix_micros(TRY_CAST(time AS {engine.timestamp})) AS DOUBLE) / 1e6", True
+    return f"TRY_CAST({_trimmed(engine, 'time') if is_text else 'time'} AS DOUBLE)", False
 
 
 def _are_numbers(engine: Engine) -> bool:
     """Whether all texts of the column time are numbers."""
-    other = f"TRY_CAST({_trimmed(engine, 'time', 'text')} AS DOUBLE) IS NULL"
+    other = f"TRY_CAST({_trimmed(engine, 'time')} AS DOUBLE) IS NULL"
     return not engine.rows(f"SELECT {_count(other)} AS others FROM source")[0]["others"]
 
 
-def _is_moment(kinds: dict[str, str]) -> bool:
-    return kinds["time"] in ("time", "moments")
+def _trimmed(engine: Engine, sql: str) -> str:
+    return f"btrim({sql}, {engine.text(_BLANKS)})"
 
 
-def _trimmed(engine: Engine, name: str, kind: str) -> str:
-    return f"btrim({name}, {engine.text(_BLANKS)})" if kind == "text" else name
-
-
-def _id(engine: Engine, name: str, kind: str) -> str:
+def _id(engine: Engine, kind: str) -> str:
+    """The id as text without blanks around it; NULL for a number that is not whole."""
     if kind == "integer":
-        return f"CAST({name} AS STRING)"
+        return "CAST(raw AS STRING)"
     if kind == "number":
-        return f"CASE WHEN {name} = floor({name}) THEN CAST(CAST({name} AS BIGINT) AS STRING) END"
-    if kind == "bytes":
-        return f"btrim(decode_utf8({name}), {engine.text(_BLANKS)})"
-    return _trimmed(engine, name, "text")
+        return "CASE WHEN raw = floor(raw) THEN CAST(CAST(raw AS BIGINT) AS STRING) END"
+    return _trimmed(engine, "decode_utf8(raw)" if kind == "bytes" else "raw")
 
 
 def _number(engine: Engine, name: str, kind: str) -> str:
@@ -130,7 +181,7 @@ def _number(engine: Engine, name: str, kind: str) -> str:
         return f"CASE WHEN {name} THEN CAST(1 AS FLOAT) WHEN NOT {name} THEN CAST(0 AS FLOAT) END"
     if kind != "text":
         return f"CAST({name} AS FLOAT)"
-    text = f"btrim({name}, {engine.text(_BLANKS)})"
+    text = _trimmed(engine, name)
     number = f"TRY_CAST({text} AS FLOAT)"
     if name == "rating":
         return (
@@ -139,46 +190,8 @@ def _number(engine: Engine, name: str, kind: str) -> str:
     return number
 
 
-def _faults(engine: Engine, log: LogFiles, kinds: dict[str, str], events: Events) -> list[tuple[str, str]]:
-    """What is wrong with a row, and the condition of it."""
-    found = []
-    for name, sql in events.ids.items():
-        what, missing = name.partition("_")[0], ", ".join(engine.text(text) for text in NO_IDS)
-        whole = " or not a whole number" if kinds[name] == "number" else ""
-        found.append((f"the {what} id is empty{whole}", f"{sql} IS NULL OR {sql} IN ({missing})"))
-        if kinds[name] in ("text", "bytes"):
-            breaks = f"instr({sql}, chr(10)) > 0 OR instr({sql}, chr(13)) > 0"
-            found.append((f"the {what} id holds a line break", breaks))
-    if log.columns and log.columns.ids:
-        pairs = zip(events.ids.values(), log.columns.ids, strict=True)
-        again = " AND ".join(f"{sql} = {engine.text(name)}" for sql, name in pairs)
-        found.append(("the header line stands there again", again))
-    for name, sql in events.numbers.items():
-        is_number = f"{sql} IS NOT NULL AND {sql} > -{_INFINITE} AND {sql} < {_INFINITE}"
-        found.append((f"the {name} is empty or not a finite number", f"NOT ({is_number})"))
-    if "weight" in events.numbers:
-        found.append(("the weight is below 0", f"{events.numbers['weight']} < 0"))
-    if events.time:
-        what = "neither a number nor ISO 8601" if _is_moment(kinds) else "not a number"
-        is_time = f"{events.time} IS NOT NULL AND {events.time} > -{_INFINITE} AND {events.time} < {_INFINITE}"
-        found.append((f"the time is empty or {what}", f"NOT ({is_time})"))
-    return found
-
-
-def _count(condition: str) -> str:
-    return f"CAST(coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) AS BIGINT)"
-
-
-def _without_decimals(engine: Engine, name: str, events: Events, found: dict[str, Any]) -> str:
-    """The id without ".0" where all ids are whole numbers, as `events.clean_ids` has it."""
-    sql = events.ids[name]
-    if not found[f"decimal_{name}"]:
-        return sql
-    other = f"NOT regexp_like({sql}, {engine.text(_WHOLE)})"
-    whole = f"SELECT {_count(other)} AS others FROM source"
-    if engine.rows(whole)[0]["others"]:
-        return sql
-    return f"regexp_replace({sql}, {engine.text('[.]0$')}, '')"
+def _count(condition: str, weight: str = "1") -> str:
+    return f"CAST(coalesce(sum(CASE WHEN {condition} THEN {weight} ELSE 0 END), 0) AS BIGINT)"
 
 
 def _seconds(time: str, found: dict[str, Any], engine: Engine) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,8 @@ def prepare(settings: Settings, out: Path, options: Options, say: Say) -> dict[s
     Raises: UserError for bad data, an engine that is not installed, too little memory or disk.
     """
     check(settings.split)
+    if not re.fullmatch(r"(\d+(\.\d+)?[KMGT]i?B)?", options.memory):
+        raise UserError(f"--memory takes a size such as 4GB or 900MB. Received: {options.memory!r}.")
     work = out.parent / f".{out.name}.unfinished"
     work.mkdir(parents=True, exist_ok=True)
     with files.locked(work, f"Another process prepares {out}. Wait for it to end, or give another --out."):
@@ -131,7 +134,8 @@ class _Job:
         kinds = self.engine.open_log(self.log)
         has_column = "weight" in kinds
         cuts = self._events(kinds)
-        for stage in protocol.stages(split, has_column, cuts, self.engine):
+        ids = {role: events.clean_ids(self.engine, self.log, role, kinds[role]) for role in events.IDS}
+        for stage in protocol.stages(split, has_column, cuts, ids, self.engine):
             self._keep(stage)
             if stage.name == "kept_users":
                 self._check_left()
@@ -154,22 +158,21 @@ class _Job:
         )
 
     def _events(self, kinds: Mapping[str, str]) -> Cuts | None:
-        """Makes the table or view `events`; returns the cuts in time."""
+        """Makes the tables of raw ids and the view `events`; returns the cuts in time."""
+        if self.log.is_text:  # text is parsed once; of Parquet each stage reads the columns that it needs
+            self._keep(protocol.Stage("text", "SELECT * FROM source", "Text is read"))
+            self.engine.define("source", "SELECT * FROM text")
+        for role in events.IDS:
+            self._keep(protocol.Stage(f"raw_{role}", events.raw_ids(role), f"Distinct {role.removesuffix('_id')} ids"))
         facts = self.tables / "facts.json"
         if not facts.exists():
             with self._timed("Rows are checked"):
-                found, counts = events.checked(self.engine, self.log, dict(kinds), self.settings)
-            told = f"{counts['rows']:,} rows read"
-            if found.counts != "true":
-                told += f", {counts['counted']:,} count"
-            self.say(f"{told}.")
+                sql, rows, counted = events.counted(self.engine, self.log, dict(kinds), self.settings)
+            self.say(f"{rows:,} rows read, {counted:,} count.")
             with files.written_aside(facts) as aside:
-                aside.write_text(json.dumps({"sql": found.sql(), "counted": counts["counted"]}), encoding="utf-8")
+                aside.write_text(json.dumps({"sql": sql, "counted": counted}), encoding="utf-8")
         known = json.loads(facts.read_text(encoding="utf-8"))
-        if self.log.is_text:  # text is parsed once, columns are read where they are needed
-            self._keep(protocol.Stage("events", known["sql"], "Events"))
-        else:
-            self.engine.define("events", known["sql"])
+        self.engine.define("events", known["sql"])
         if self.settings.split.split != "time":
             return None
         if "cuts" not in known:
@@ -183,9 +186,8 @@ class _Job:
             return float(self.engine.rows(f"SELECT time FROM events ORDER BY time LIMIT 1 OFFSET {index}")[0]["time"])
 
         def before(moment: float) -> int:
-            return int(
-                self.engine.rows(f"SELECT count(*) AS n FROM events WHERE time < {protocol.double(moment)}")[0]["n"]
-            )
+            earlier = f"SELECT count(*) AS n FROM events WHERE time < {protocol.double(moment)}"
+            return int(self.engine.rows(earlier)[0]["n"])
 
         with self._timed("Cuts in time"):
             found = cuts_of(counted, at, before, self.settings.split)

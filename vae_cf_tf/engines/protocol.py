@@ -39,29 +39,40 @@ def has_weights(settings: SplitSettings, has_column: bool) -> bool:
     return has_column or settings.repeats == "sum"
 
 
-def stages(settings: SplitSettings, has_column: bool, cuts: Cuts | None, engine: Engine) -> Iterator[Stage]:
-    """The stages from `events` (user_id, item_id, weight, time) on.
+def stages(
+    settings: SplitSettings, has_column: bool, cuts: Cuts | None, ids: dict[str, str], engine: Engine
+) -> Iterator[Stage]:
+    """The stages from `events` (raw_user, raw_item, weight, time), raw_user_id and raw_item_id on.
 
     Args:
       settings: with `split_by` = hash.
       has_column: whether events have weights of their own.
       cuts: of --split=time, else None.
+      ids: the SQL of a clean id from `raw`, by user_id and item_id.
     """
     seed = engine.text(f"{settings.split_seed}:")
     weighted, timed = has_weights(settings, has_column), settings.needs_times
     yield Stage(
         "user_hashes",
-        f"SELECT user_id, md5(concat({seed}, user_id)) AS h FROM (SELECT DISTINCT user_id FROM events) AS ids",
-        "Users",
+        f"SELECT user_id, md5(concat({seed}, user_id)) AS h FROM (SELECT DISTINCT {ids['user_id']} AS user_id "
+        "FROM raw_user_id) AS t",
+        "",
     )
     numbered = _numbered("user_hashes", "h, user_id", "substr(h, 1, 3)")
     yield Stage("users", f"SELECT n AS u, user_id, h FROM ({numbered}) AS t", "")
     yield Stage(
         "items",
         "SELECT CAST(row_number() OVER (ORDER BY item_id) - 1 AS INT) AS i, item_id "
-        "FROM (SELECT DISTINCT item_id FROM events) AS ids",
-        "Items",
+        f"FROM (SELECT DISTINCT {ids['item_id']} AS item_id FROM raw_item_id) AS t",
+        "",
     )
+    for code, table in (("u", "user"), ("i", "item")):
+        found = f"SELECT raw, {ids[f'{table}_id']} AS {table}_id FROM raw_{table}_id"
+        yield Stage(
+            f"{table}_codes",
+            f"SELECT r.raw, t.{code} FROM ({found}) AS r JOIN {table}s AS t ON r.{table}_id = t.{table}_id",
+            f"Numbers of {table}s",
+        )
     more = ""
     if weighted:
         one = "e.weight" if has_column else "CAST(1 AS DOUBLE)"
@@ -71,8 +82,8 @@ def stages(settings: SplitSettings, has_column: bool, cuts: Cuts | None, engine:
         more += ", min(e.time) AS time"
     yield Stage(
         "pairs",
-        f"SELECT users.u, items.i{more} FROM events AS e JOIN users ON e.user_id = users.user_id "
-        "JOIN items ON e.item_id = items.item_id GROUP BY users.u, items.i",
+        f"SELECT users.u, items.i{more} FROM events AS e JOIN user_codes AS users ON e.raw_user = users.raw "
+        "JOIN item_codes AS items ON e.raw_item = items.raw GROUP BY users.u, items.i",
         "Pairs of a user and an item",
     )
     # The filters: items of few users, then users of few items. By time they see what lies before the first cut.
