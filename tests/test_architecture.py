@@ -16,7 +16,18 @@ FILES = {
 }
 NOT_A_PART = {"export.client.__main__": {"vamp"}}
 """Texts that are a part's name by chance: here that of the model which the client asks unless it is told another."""
-WITHOUT_TENSORFLOW = {"settings", "data", "linear", "cli", "registry", "registries", "errors", "files", "say"}
+WITHOUT_TENSORFLOW = {
+    "settings",
+    "data",
+    "engines",
+    "linear",
+    "cli",
+    "registry",
+    "registries",
+    "errors",
+    "files",
+    "say",
+}
 PLAIN = {"errors", "files", "say"}
 MAY_IMPORT = {
     # the library, in the order of the data
@@ -32,6 +43,7 @@ MAY_IMPORT = {
     "cli": {"settings"} | PLAIN,
     "data": {"settings"} | PLAIN,
     "linear": {"settings"} | PLAIN,
+    "engines": {"data", "settings"} | PLAIN,
     "models": {"linear", "registries", "settings"} | PLAIN,
     "evaluation": {"data", "models", "registries"} | PLAIN,
     "runs": {"data", "evaluation", "models", "registries", "settings"} | PLAIN,
@@ -40,7 +52,19 @@ MAY_IMPORT = {
     # the commands
     "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
     "trainers": {
-        *("cli", "data", "evaluation", "linear", "machine", "models", "registries", "runs", "settings", "training"),
+        *(
+            "cli",
+            "data",
+            "engines",
+            "evaluation",
+            "linear",
+            "machine",
+            "models",
+            "registries",
+            "runs",
+            "settings",
+            "training",
+        ),
         *("export", "version"),
     }
     | PLAIN,

@@ -233,8 +233,8 @@ class _Job:
         )
         if kept < 3:
             raise UserError(
-                f"{kept:,} users are left of {users:,}, too few for training, validation and test, which need one each; "
-                "lower --min_items_per_user, --min_users_per_item or --threshold, or give data of more users"
+                f"{kept:,} users are left of {users:,}, too few for training, validation and test, which need one "
+                "each; lower --min_items_per_user, --min_users_per_item or --threshold, or give data of more users"
             )
 
     def _check_targets(self, users: Mapping[str, int]) -> None:

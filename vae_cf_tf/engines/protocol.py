@@ -1,8 +1,8 @@
 """The protocol of `vae_cf_tf.data.split` with `split_by` = hash, as SQL that every engine reads.
 
-Users and items get numbers, u and i, so that the large tables hold integers only: u in the order of `md5_of` the user's
-id, i in the order of the item ids. The largest table is `pairs`: a row for each user and item that an event which counts
-has. `place` is a user's row in its part, `col` an item's number in the catalogue.
+Users and items get numbers, u and i, so that the large tables hold integers only: u in the order of `md5_of` the
+user's id, i in the order of the item ids. The largest table is `pairs`: a row for each user and item that an event
+which counts has. `place` is a user's row in its part, `col` an item's number in the catalogue.
 
 Each stage is a query over the stages before it. `stages` gives them in order.
 """
@@ -156,8 +156,8 @@ def shard(engine: Engine, part: str, weighted: bool, condition: str) -> str:
 
 
 def _numbered(table: str, order: str, bucket: str) -> str:
-    """The rows of a table and n, their number from 0 in this order. Buckets, which keep the order, are numbered apart, so
-    that no engine has to sort the whole table in one place."""
+    """The rows of a table and n, their number from 0 in this order. Buckets, which keep the order, are numbered apart,
+    so that no engine has to sort the whole table in one place."""
     return (
         f"SELECT t.*, CAST(s.first_n + row_number() OVER (PARTITION BY {bucket} ORDER BY {order}) - 1 AS INT) AS n "
         f"FROM {table} AS t JOIN (SELECT b, sum(m) OVER (ORDER BY b) - m AS first_n FROM "
@@ -211,11 +211,15 @@ def _drawn(settings: SplitSettings, engine: Engine) -> str:
 
 
 def _by_time(cuts: Cuts) -> str:
-    """Pairs with items of the catalogue of users who have both halves: what lies before a cut, and what is new after."""
+    """Pairs with items of the catalogue of users who have both halves: what lies before a cut, and what is new after.
+
+    A pair's time is that of its first event, so an item that the user had before the cut is no target.
+    """
     parts = []
     for name, start, end in (("validation", cuts.validation, cuts.test), ("test", cuts.test, None)):
         until = "" if end is None else f" WHERE p.time < {double(end)}"
-        pairs = f"SELECT p.u, c.col, p.time >= {double(start)} AS is_target FROM pairs AS p JOIN catalogue AS c ON p.i = c.i{until}"
+        is_target = f"p.time >= {double(start)} AS is_target"
+        pairs = f"SELECT p.u, c.col, {is_target} FROM pairs AS p JOIN catalogue AS c ON p.i = c.i{until}"
         counts = "sum(CASE WHEN is_target THEN 1 ELSE 0 END) OVER (PARTITION BY u) AS targets"
         both = f"SELECT u, col, is_target, count(*) OVER (PARTITION BY u) AS n, {counts} FROM ({pairs}) AS p"
         parts.append(f"SELECT '{name}' AS part, u, col, is_target FROM ({both}) AS b WHERE targets > 0 AND targets < n")

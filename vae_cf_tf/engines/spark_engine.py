@@ -1,4 +1,4 @@
-"""Apache Spark: a cluster, or all cores of this machine. The work folder must be on a file system that all nodes share."""
+"""Apache Spark: a cluster, or the cores of this machine. All nodes must see the work folder under the same path."""
 
 import contextlib
 import os
