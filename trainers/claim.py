@@ -42,10 +42,11 @@ def prepared_split(
         described = source.describe(settings.data) if split is None else source.of_memory(split)
         split = split or load_split(settings, say, given)
         metrics.check_catalogue(len(split.item_ids))
-        if split.weights is not None and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
+        if split.has_weights and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
             raise UserError(
                 f"The data has weights, and --likelihood={settings.model.likelihood} knows none; give another one."
             )
+        _check_in_memory(settings)
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)
     workdir.claim(settings)
@@ -55,6 +56,19 @@ def prepared_split(
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
     )
     return split
+
+
+def _check_in_memory(settings: Settings) -> None:
+    """Raises UserError for settings that need all training users in memory, where they stay on the disk."""
+    if settings.data.train_from != "shards":
+        return
+    if settings.item_item.item_path != "none":
+        raise UserError(
+            f"--item_path={settings.item_item.item_path} needs all training users in memory, and --train_from=shards "
+            "leaves them on the disk. Give --item_path=none."
+        )
+    if settings.training.warm_start:
+        raise UserError("--warm_start needs all training users in memory. Give --train_from=memory, or leave it out.")
 
 
 def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:

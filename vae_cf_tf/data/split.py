@@ -60,6 +60,11 @@ class Split:
     about: dict[str, Any] = field(default_factory=dict)  # how it was made, as metrics.json has it; {}: not known
     weights: np.ndarray | None = None  # float32 [train.nnz], x_ui in the order of train.indices; None: all are 1
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether any x_ui is not 1."""
+        return self.weights is not None
+
     def weighted_train(self) -> sparse.csr_matrix:
         """`train` with the weights in place of ones."""
         if self.weights is None:

@@ -27,6 +27,13 @@ class DataSettings(Section):
     weight_column: str = setting(
         "", "Name of a column of weights, such as play counts; empty: every event weighs 1. Of training items only."
     )
+    train_from: str = setting(
+        "memory",
+        "shards: the training users of a data set of trainers.prepare stay on the disk, so that memory does not grow "
+        "with their number; what needs all of them at once is left out.",
+        "memory",
+        "shards",
+    )
     item_titles: str = setting(
         "", "CSV or TSV of item ids and titles; empty: the data set's own, if it has any.", is_path=True
     )
