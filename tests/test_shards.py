@@ -129,5 +129,5 @@ def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):
     with pytest.raises(UserError, match="is not the data set that the run"):
         Workdir(tmp_path).split()
     (tmp_path / "prepared.json").write_text(json.dumps(reference | {"folder": str(tmp_path / "gone")}))
-    with pytest.raises(UserError, match="make the data set with trainers.prepare"):
+    with pytest.raises(UserError, match=r"make the data set with trainers\.prepare"):
         Workdir(tmp_path).split()

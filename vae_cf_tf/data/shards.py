@@ -133,6 +133,6 @@ class ShardedSplit(Split):
         prepared = Prepared(place)
         if prepared.manifest["fingerprint"] != fingerprint:
             raise UserError(
-                f"{place} is another data set than the run in {folder} learned from; give another --workdir"
+                f"{place} is not the data set that the run in {folder} learned from; give another --workdir"
             )
         return cls.of(prepared)
