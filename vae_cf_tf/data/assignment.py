@@ -55,7 +55,7 @@ def by_md5(users: np.ndarray, ids: np.ndarray, seed: int, share: float) -> list[
       share: of the users, held out for each of validation and test.
     """
     users = in_md5_order(users, ids, seed)
-    h = np.array([md5_of(seed, ids[user]) for user in users.tolist()], object)
+    h = np.array([md5_of(seed, str(ids[user])) for user in users.tolist()], object)
     test, validation = (int(np.searchsorted(h, bound)) for bound in bounds(share))
     return [users[test:validation], users[validation:], users[:test]]
 

@@ -111,8 +111,8 @@ class Prepared:
         weights = None if (train.data == 1).all() else train.data.copy()
         train.data[:] = 1
         about = {**self.manifest["about"], "prepared": self.manifest["fingerprint"]}
-        held_out = (self.held_out(part) for part in ("validation", "test"))
-        split = Split(train, *held_out, self.item_ids, self.titles, about, weights)
+        validation, test = (self.held_out(part) for part in ("validation", "test"))
+        split = Split(train, validation, test, self.item_ids, self.titles, about, weights)
         if split.fingerprint() != self.manifest["fingerprint"]:
             raise UserError(
                 f"{self.path} has the fingerprint {split.fingerprint()}, and {MANIFEST} says "

@@ -95,12 +95,13 @@ class ShardedSplit(Split):
     def of(cls, prepared: Prepared) -> "ShardedSplit":
         """The prepared data set, without reading its training users."""
         about = {**prepared.manifest["about"], "prepared": prepared.manifest["fingerprint"]}
-        held_out = (prepared.held_out(part) for part in ("validation", "test"))
-        return cls(Shards(prepared), *held_out, prepared.item_ids, prepared.titles, about)  # type: ignore[arg-type]
+        validation, test = (prepared.held_out(part) for part in ("validation", "test"))
+        shards: Any = Shards(prepared)  # in place of a matrix
+        return cls(shards, validation, test, prepared.item_ids, prepared.titles, about)
 
     @cached_property
     def shards(self) -> Shards:
-        return self.train  # type: ignore[return-value]
+        return self.train
 
     @property
     def has_weights(self) -> bool:

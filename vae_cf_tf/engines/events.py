@@ -70,7 +70,9 @@ def counted(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Sett
     if not rows:
         raise UserError(f"{_where(log)} holds no rows; give a file with interactions")
     _refuse_headers(engine, log, rows)
-    numbers = {name: _number(engine, name, kinds[name]) for name in ("rating", "weight") if name in kinds}
+    numbers: dict[str, str] = {
+        name: _number(engine, name, kinds[name]) for name in ("rating", "weight") if name in kinds
+    }
     conditions = []
     if "rating" in numbers:
         conditions.append(f"{numbers['rating']} >= CAST({float(np.float32(settings.split.threshold))!r} AS FLOAT)")

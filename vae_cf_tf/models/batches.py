@@ -38,7 +38,7 @@ class UserBatches(Protocol):
 
 def of_pass(train: sp.csr_matrix | UserBatches, batch_size: int, seed: int, number: int) -> Iterator[sp.csr_matrix]:
     """The batches of one pass: rows of `train`, each once, in an order that is a function of (seed, number)."""
-    if not sp.issparse(train):
+    if not isinstance(train, sp.csr_matrix):
         yield from train.batches(batch_size, seed, number)
         return
     order = np.random.default_rng([seed, number]).permutation(train.shape[0])
