@@ -1,7 +1,7 @@
 """From a sparse matrix to batches of histories, without ever writing out a row."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,12 +38,13 @@ class UserBatches(Protocol):
 
 def of_pass(train: sp.csr_matrix | UserBatches, batch_size: int, seed: int, number: int) -> Iterator[sp.csr_matrix]:
     """The batches of one pass: rows of `train`, each once, in an order that is a function of (seed, number)."""
-    if not isinstance(train, sp.csr_matrix):
+    if not sp.issparse(train):
         yield from train.batches(batch_size, seed, number)
         return
-    order = np.random.default_rng([seed, number]).permutation(train.shape[0])
+    matrix: Any = train
+    order = np.random.default_rng([seed, number]).permutation(matrix.shape[0])
     for start in range(0, len(order), batch_size):
-        yield train[order[start : start + batch_size]]
+        yield matrix[order[start : start + batch_size]]
 
 
 def steps_per_pass(matrix: sp.csr_matrix | UserBatches, batch_size: int) -> int:
