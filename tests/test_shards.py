@@ -42,8 +42,7 @@ def test_a_pass_has_every_user_once_in_batches_of_one_size(folder, batch_size):
     sizes = [batch.shape[0] for batch in made]
     assert len(sizes) == batches.steps_per_pass(shards, batch_size) == batches.steps_per_pass(memory, batch_size)
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
-    rows = dense(made)
-    np.testing.assert_array_equal(np.sort(rows.view("V520"), axis=0), np.sort(memory.toarray().view("V520"), axis=0))
+    assert sorted(map(bytes, dense(made))) == sorted(map(bytes, memory.toarray()))
 
 
 def test_the_order_is_a_function_of_seed_and_pass(folder):
@@ -123,7 +122,7 @@ def test_training_from_shards(folder, tmp_path):
 
 def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):
     ShardedSplit.of(Prepared(folder)).save(tmp_path)
-    assert Workdir(tmp_path).split().train.shape == (260, 130)
+    assert Workdir(tmp_path).split().train.shape == Prepared(folder).split().train.shape
     reference = json.loads((tmp_path / "prepared.json").read_text())
     (tmp_path / "prepared.json").write_text(json.dumps(reference | {"fingerprint": "0"}))
     with pytest.raises(UserError, match="is not the data set that the run"):
