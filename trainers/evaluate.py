@@ -5,6 +5,7 @@ import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
 from trainers.train import TrainingLog
@@ -163,6 +164,9 @@ def evaluate_baselines(settings: EvaluationSettings, workdir: Workdir, split: Sp
 
 
 def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:
+    if not BASELINES[name].out_of_core and not sp.issparse(split.train):
+        say(f"Baselines: {name} is left out: it needs all training users in memory (--train_from=memory).")
+        return None
     try:
         candidates: list[Baseline] = BASELINES[name].candidates(settings, len(split.item_ids))
     except Skipped as reason:

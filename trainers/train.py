@@ -86,7 +86,7 @@ def train(
         with interruptible(checkpoint.where_it_resumes) as interrupt:
             model.fit(
                 batches.shuffled(
-                    split.weighted_train(), options.batch_size, options.seed, passes_done, split.weights is not None
+                    split.weighted_train(), options.batch_size, options.seed, passes_done, split.has_weights
                 ),
                 epochs=options.epochs,
                 initial_epoch=checkpoint.epochs_done,
