@@ -18,7 +18,7 @@ from vae_cf_tf.training import transfer, warm_start
 from vae_cf_tf.training.averaging import AverageWeights
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
 from vae_cf_tf.training.compiling import compile_for
-from vae_cf_tf.training.initial_items import start_from_factors
+from vae_cf_tf.training.initial_items import start_from_factors, starts_from_factors
 
 
 class TrainingLog(NamedTuple):
@@ -74,7 +74,7 @@ def train(
     checkpoint.restore(model, options.epochs, say)
     if start and not checkpoint.epochs_done:
         _start_from(start, model, settings, split, say)
-    elif not checkpoint.epochs_done and _starts_from_factors(options.initial_items, model):
+    elif not checkpoint.epochs_done and starts_from_factors(options.initial_items, split.train):
         say("Item vectors start from factors of the log …")
         start_from_factors(model, split.train, options.seed)
     if checkpoint.stopped or checkpoint.epochs_done >= options.epochs:
@@ -104,10 +104,6 @@ def train(
             )
     checkpoints.load(workdir.best, tree.variables(model))
     return model, TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
-
-
-def _starts_from_factors(initial_items: str, model: Autoencoder) -> bool:
-    return initial_items == "factors" or (initial_items == "auto" and model.settings.softmax_samples > 0)
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:

@@ -6,7 +6,25 @@ import scipy.sparse as sp
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
 
+SPARSE = 40
+"""Users of a mean item below which --initial_items=auto takes factors."""
 _SAMPLE = 2_000  # users by whom the encoder's scale is measured
+
+
+def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
+    """Whether item vectors start from factors.
+
+    Args:
+      initial_items: the setting.
+      train: [users, items].
+
+    Examples:
+      >>> starts_from_factors("auto", sp.eye(50, 10, format="csr"))
+      True
+      >>> starts_from_factors("auto", sp.csr_matrix(np.ones((50, 10))))
+      False
+    """
+    return initial_items == "factors" or (initial_items == "auto" and train.nnz < SPARSE * train.shape[1])
 
 
 def start_from_factors(model: Autoencoder, train: sp.csr_matrix, seed: int) -> None:
