@@ -67,6 +67,10 @@ def _check_in_memory(settings: Settings) -> None:
             f"--item_path={settings.item_item.item_path} needs all training users in memory, and --train_from=shards "
             "leaves them on the disk. Give --item_path=none."
         )
+    if settings.training.initial_items == "factors":
+        raise UserError(
+            "--initial_items=factors needs all training users in memory. Give --train_from=memory, or leave it out."
+        )
     if settings.training.warm_start:
         raise UserError("--warm_start needs all training users in memory. Give --train_from=memory, or leave it out.")
 

@@ -16,7 +16,7 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
 
     Args:
       initial_items: the setting.
-      train: [users, items].
+      train: [users, items]; training users that stay on the disk are no matrix, and get random vectors.
 
     Examples:
       >>> starts_from_factors("auto", sp.eye(50, 10, format="csr"))
@@ -24,7 +24,8 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
       >>> starts_from_factors("auto", sp.csr_matrix(np.ones((50, 10))))
       False
     """
-    return initial_items == "factors" or (initial_items == "auto" and train.nnz < SPARSE * train.shape[1])
+    sparse = sp.issparse(train) and train.nnz < SPARSE * train.shape[1]
+    return initial_items == "factors" or (initial_items == "auto" and sparse)
 
 
 def start_from_factors(model: Autoencoder, train: sp.csr_matrix, seed: int) -> None:
