@@ -126,7 +126,7 @@ class _Pool:
             spread = tf.stack([tf.math.reduce_std(part, axis=1) for part in (rows, *factors)], axis=1)
             return *(tf.gather(term, items, batch_dims=1) for term in terms), items, out, spread
 
-        at_once = ranking.users_at_once(batch_size, judged.target.shape[1])
+        at_once = ranking.users_at_once(batch_size, 4 * judged.target.shape[1])  # a dozen tensors of scores
         pooled = [best(histories) for _, histories in batches.in_order(judged.fold_in, at_once)]
         *terms, items, out, spread = (np.concatenate(p) for p in zip(*pooled, strict=True))
         self.scores, self.rows, self.popularity = terms[:3]
