@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trainers.report import latent
 from trainers.train import TrainingLog
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import metrics, ranking, selection, similar
+from vae_cf_tf.evaluation import density, metrics, ranking, selection, similar
 from vae_cf_tf.linear.base import Baseline, Skipped
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
@@ -73,6 +74,9 @@ def evaluate(
     per_user = {part: ranking.evaluate(rank, getattr(split, part), batch_size) for part in PARTS}
     similar_items = similar.choose(model, split, settings.training.seed, batch_size)
     say(similar.summary_line(similar_items))
+    if elbo := density.density_of(network):
+        for part in PARTS:
+            per_user[part] |= elbo(getattr(split, part).with_targets().fold_in, batch_size)
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
         "chosen_on_validation": ["best_epoch", *chosen],
         "note": "What was chosen on the validation users makes their figures a little too good; judge by test.",
@@ -87,6 +91,7 @@ def evaluate(
         "baselines": baselines,
         "split": split.about,
         "similar_items": similar_items,
+        "latent": latent.diagnosis(network, split.validation.fold_in, batch_size),
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "config": settings.flat(),

@@ -59,7 +59,7 @@ def train(
     warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
     validate = Validate(split.validation, settings.evaluation.eval_batch_size)
     checkpoint = CheckpointAndEarlyStop(
-        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds
+        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds, options.best_by
     )
     checkpoint.restore(model, options.epochs, say)
     if start and not checkpoint.epochs_done:

@@ -1,6 +1,6 @@
 """The latent space of a run: users' posteriors, the prior, and its components."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -98,6 +98,27 @@ def principal_plane(means: np.ndarray) -> Plane:
     axes = np.pad(axes, ((0, 2), (0, 0)))[:2]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], 1)
     return Plane(centre, (axes * np.where(largest < 0, -1, 1)).T, variance)  # SVD leaves the signs open
+
+
+def diagnosis(model: Autoencoder, fold_in: sp.csr_matrix, batch_size: int) -> dict[str, Any]:
+    """What metrics.json says of the latent space with users of these histories, [users, items]; {} without one.
+
+    `active`: for each latent variable, the upper one first, its dimensions that are active (`active_dimensions`), of
+    `dimensions`. `components`: of the prior, if it is a mixture; `components_in_use`: how many equal ones would share
+    the users as evenly (`effective_number`).
+    """
+    if (space := examine(model, fold_in, batch_size)) is None:
+        return {}
+    at_once = users_at_once(batch_size, model.num_items)
+    means = [model.latent(rows)[:-1] for _, rows in batches.in_order(fold_in, at_once)]
+    lower = [np.concatenate(parts) for parts in zip(*means, strict=True)]
+    active = [active_dimensions(of_users) for of_users in (space.users.mean, *lower)]
+    values: dict[str, Any] = {"active": active, "dimensions": space.users.mean.shape[1]}
+    if space.components:
+        draws = space.users.draw(np.random.default_rng(0))
+        shares = responsibilities(draws, space.components).mean(axis=0)
+        values |= {"components": len(shares), "components_in_use": effective_number(shares)}
+    return values
 
 
 def active_dimensions(means: np.ndarray, threshold: float = 0.01) -> int:
