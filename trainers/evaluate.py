@@ -91,7 +91,7 @@ def evaluate(
         "baselines": baselines,
         "split": split.about,
         "similar_items": similar_items,
-        "latent": latent.diagnosis(network, split.validation.fold_in, batch_size),
+        "latent": latent.diagnosis(network, split.train, split.validation.fold_in, batch_size),
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "config": settings.flat(),

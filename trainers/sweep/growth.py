@@ -14,13 +14,12 @@ from typing import Any
 
 from absl import flags
 
+from trainers import plotting
 from trainers.sweep import output
 from vae_cf_tf.cli import commands
-from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import home_expanded, written_aside
-
-plotting: Any = LazyModule("trainers.plotting", tensorflow=False)
+from vae_cf_tf.settings.settings import written
 
 _USAGE = "python -m trainers.sweep.growth SWEEP_DIR … --output=growth.png"
 Json = dict[str, Any]
@@ -67,7 +66,7 @@ def table(sweeps: Sequence[Json]) -> str:
                 gain = row["difference"] and row["difference"]["test"][criterion]
                 latent, tuned = (
                     row["runs"][0]["latent"],
-                    [f"{name} {output.written(row['all_settings'][name])}" for name in ("beta_cap", "learning_rate")],
+                    [f"{name} {written(row['all_settings'][name])}" for name in ("beta_cap", "learning_rate")],
                 )
                 rows.append([
                     sweep["data"],
