@@ -247,10 +247,10 @@ def test_growth_of_several_sweeps_is_one_table_and_one_plot(swept, tmp_path):
     assert (result.status, result.stderr) == (0, "")
     rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| log.csv")]
     assert [row[1] for row in rows] == (["100"] * 6 + ["200"] * 6) * 2
-    assert [row[2] for row in rows[:3]] == ["standard, tanh", "standard, gated", "Vamp, tanh"]
+    assert [row[2] for row in rows[:3]] == ["Multi-VAE", "Multi-VAE (Gated)", "Vamp"]
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "g.md").read_text() == result.stdout
-    points = growth._gains(growth.read([more, folder]), "elbo")["H+Vamp, gated"]
+    points = growth._gains(growth.read([more, folder]), "elbo")["H+Vamp (Gated)"]
     assert [users for users, _ in points] == [100, 200]
     mistake(here("trainers.sweep.growth", str(tmp_path)), "no finished sweep of --plan=growth")
     mistake(here("trainers.sweep.growth"), "No sweep is given")

@@ -8,18 +8,25 @@ same as a table, with the latent space.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from trainers import plotting
 from trainers.sweep import output
 from vae_cf_tf.cli import commands
+from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import home_expanded, written_aside
+from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import written
+
+if TYPE_CHECKING:
+    from vae_cf_tf.models import build
+else:
+    build = LazyModule("vae_cf_tf.models.build")
 
 _USAGE = "python -m trainers.sweep.growth SWEEP_DIR … --output=growth.png"
 Json = dict[str, Any]
@@ -46,12 +53,9 @@ def read(sweep_dirs: Sequence[Path]) -> list[Json]:
     return sorted(found, key=lambda sweep: (sweep["data"], sweep["training_users"]))
 
 
-def title(settings: Json) -> str:
-    """A variant as people call it, such as "H+Vamp, gated"."""
-    known = {("flat", "standard"): "standard", ("flat", "vamp"): "Vamp", ("hierarchical", "vamp"): "H+Vamp"}
-    names = [str(value) for name, value in settings.items() if name not in ("latent", "prior")]
-    pair = (settings.get("latent"), settings.get("prior"))
-    return ", ".join([known.get(pair, " ".join(filter(None, pair))), *names])
+def title(row: Json) -> str:
+    """A configuration as the papers call its model, such as H+Vamp (Gated)."""
+    return build.model_title(Settings.of(**row["all_settings"]).model)
 
 
 def table(sweeps: Sequence[Json]) -> str:
@@ -71,7 +75,7 @@ def table(sweeps: Sequence[Json]) -> str:
                 rows.append([
                     sweep["data"],
                     f"{sweep['training_users']:,}",
-                    title(row["settings"]),
+                    title(row),
                     ", ".join(tuned),
                     _number(row["test"][criterion]["mean"]),
                     f"{_number(gain['mean'])} [{_number(gain['low'])}, {_number(gain['high'])}]" if gain else "",
@@ -92,15 +96,13 @@ def picture(sweeps: Sequence[Json]) -> bytes:
         for number, axes in enumerate(panels):
             criterion, name = criteria[number // len(data)], data[number % len(data)]
             axes.axhline(0, color="C4", linewidth=1)
-            for label, points in _gains([s for s in sweeps if s["data"] == name], criterion).items():
-                variants = list(points)
-                users = [u for u, _ in variants]
-                gains = [gain for _, gain in variants]
+            found = _gains([s for s in sweeps if s["data"] == name], criterion)
+            for place, (label, points) in enumerate(found.items()):
+                users, gains = zip(*points, strict=True)
                 errors = [[g["mean"] - g["low"] for g in gains], [g["high"] - g["mean"] for g in gains]]
-                place = _LABELS.index(label) if label in _LABELS else len(_LABELS)
-                nudged = [u * 1.04 ** (place - 2) for u in users]  # so that intervals do not hide each other
+                nudged = [u * 1.04 ** (place - len(found) // 2) for u in users]  # so that no interval hides another
                 axes.errorbar(nudged, [g["mean"] for g in gains], yerr=errors, label=label, marker="o",
-                              linestyle="--" if "tanh" in label else "-", color=f"C{_COLOURS.get(label, 4)}",
+                              linestyle="-" if _GATED in label else "--", color=_colour(label, found),
                               markersize=4, capsize=2)  # fmt: skip
             axes.set_xscale("log")
             axes.set_xticks(ticks := sorted({s["training_users"] for s in sweeps if s["data"] == name}),
@@ -120,8 +122,13 @@ def picture(sweeps: Sequence[Json]) -> bytes:
     return plotting.png(draw, size=size, panels=len(data), rows=len(criteria), dpi=130)
 
 
-_LABELS = ("standard, gated", "Vamp, tanh", "Vamp, gated", "H+Vamp, tanh", "H+Vamp, gated")
-_COLOURS = {"standard, gated": 3, "Vamp, tanh": 0, "Vamp, gated": 0, "H+Vamp, tanh": 1, "H+Vamp, gated": 1}
+_GATED = " (Gated)"
+
+
+def _colour(label: str, labels: Iterable[str]) -> str:
+    """The same for a model with gates and without."""
+    names = list(dict.fromkeys(other.removesuffix(_GATED) for other in labels))
+    return f"C{names.index(label.removesuffix(_GATED)) % 5}"
 
 
 def _gains(sweeps: Sequence[Json], criterion: str) -> dict[str, list[tuple[int, Json]]]:
@@ -131,7 +138,7 @@ def _gains(sweeps: Sequence[Json], criterion: str) -> dict[str, list[tuple[int, 
         for row in sweep["chosen_by"][criterion]["configurations"]:
             if row["difference"]:
                 point = sweep["training_users"], row["difference"]["test"][criterion]
-                found.setdefault(title(row["settings"]), []).append(point)
+                found.setdefault(title(row), []).append(point)
     return found
 
 
