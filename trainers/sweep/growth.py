@@ -16,6 +16,7 @@ from absl import flags
 
 from trainers import plotting
 from trainers.sweep import output
+from trainers.sweep.plans import ELBO
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
@@ -77,8 +78,8 @@ def table(sweeps: Sequence[Json]) -> str:
                     f"{sweep['training_users']:,}",
                     title(row),
                     ", ".join(tuned),
-                    _number(row["test"][criterion]["mean"]),
-                    f"{_number(gain['mean'])} [{_number(gain['low'])}, {_number(gain['high'])}]" if gain else "",
+                    _number(row["test"][criterion]["mean"], criterion),
+                    "{} [{}, {}]".format(*(_number(gain[n], criterion) for n in ("mean", "low", "high"))) if gain else "",
                     f"{row['test']['elbo_kl']['mean']:.1f}",
                     " + ".join(map(str, latent["active"])) + f" of {latent['dimensions']}",
                     f"{latent['components_in_use']:.0f} of {latent['components']}" if "components" in latent else "",
@@ -113,9 +114,7 @@ def picture(sweeps: Sequence[Json]) -> bytes:
             else:
                 axes.set_xlabel("training users")
             if not number % len(data):
-                axes.set_ylabel(
-                    f"gain in {output.metric_title(criterion)}" + (" (nats)" if "elbo" in criterion else "")
-                )
+                axes.set_ylabel(f"gain in {output.metric_title(criterion)}" + (" (nats)" if criterion == ELBO else ""))
         panels[len(data) - 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
 
     size = (2.2 + 2.4 * len(data), 0.6 + 2.6 * len(criteria))
@@ -142,8 +141,8 @@ def _gains(sweeps: Sequence[Json], criterion: str) -> dict[str, list[tuple[int, 
     return found
 
 
-def _number(value: float) -> str:
-    return (f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}").replace("-", "−")
+def _number(value: float, criterion: str) -> str:
+    return f"{value:.{2 if criterion == ELBO else 4}f}".replace("-", "−")
 
 
 def define_flags() -> None:
