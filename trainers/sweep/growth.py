@@ -79,7 +79,7 @@ def table(sweeps: Sequence[Json]) -> str:
                     title(row),
                     ", ".join(tuned),
                     _number(row["test"][criterion]["mean"], criterion),
-                    "{} [{}, {}]".format(*(_number(gain[n], criterion) for n in ("mean", "low", "high"))) if gain else "",
+                    _interval(gain, criterion) if gain else "",
                     f"{row['test']['elbo_kl']['mean']:.1f}",
                     " + ".join(map(str, latent["active"])) + f" of {latent['dimensions']}",
                     f"{latent['components_in_use']:.0f} of {latent['components']}" if "components" in latent else "",
@@ -139,6 +139,11 @@ def _gains(sweeps: Sequence[Json], criterion: str) -> dict[str, list[tuple[int, 
                 point = sweep["training_users"], row["difference"]["test"][criterion]
                 found.setdefault(title(row), []).append(point)
     return found
+
+
+def _interval(gain: Json, criterion: str) -> str:
+    mean, low, high = (_number(gain[name], criterion) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def _number(value: float, criterion: str) -> str:
