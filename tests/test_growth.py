@@ -233,7 +233,7 @@ def test_only_the_chosen_are_run_with_more_seeds_and_judged_on_test_users(swept)
             gain = 0.1 * (row["settings"]["prior"] == "vamp")
             assert row["difference"]["test"]["elbo"]["mean"] == pytest.approx(gain, abs=0.005)
     text = (folder / "results.md").read_text()
-    assert "2.5 of 6" in text
+    assert "2 of 6" in text
     assert "# Tuned by ELBO on validation users" in text
 
 
@@ -252,6 +252,10 @@ def test_growth_of_several_sweeps_is_one_table_and_one_plot(swept, tmp_path):
     assert (tmp_path / "g.md").read_text() == result.stdout
     points = growth._gains(growth.read([more, folder]), "elbo")["H+Vamp (Gated)"]
     assert [users for users, _ in points] == [100, 200]
+    del larger["chosen_by"]["elbo"]  # a sweep that was not for the density
+    (more / "results.json").write_text(json.dumps(larger))
+    assert here("trainers.sweep.growth", str(more), str(folder), f"--output={tmp_path / 'g.png'}").status == 0
+    assert [users for users, _ in growth._gains(growth.read([more, folder]), "elbo")["Vamp"]] == [100]
     mistake(here("trainers.sweep.growth", str(tmp_path)), "no finished sweep of --plan=growth")
     mistake(here("trainers.sweep.growth"), "No sweep is given")
     mistake(here("trainers.sweep.growth", str(folder), "--output=x.txt"), "x.txt")

@@ -71,7 +71,9 @@ def main(argv: list[str]) -> None:
     all_runs = runs.all_runs(points, seeds[:1] if tunes else seeds, folder)
     failed: dict[str, str] = {}
     parts, baselines = plans.PARTS[values.plan], Workdir(folder).baselines
-    criteria = plans.CRITERIA.get(values.plan, (plans.MAIN,))
+    epochs_by = {point.settings.training.best_by for point in points}
+    # Not by a figure for which no run was stopped: those would be unfit for it.
+    criteria = [name for name in plans.CRITERIA.get(values.plan, (plans.MAIN,)) if name in epochs_by] or [plans.MAIN]
 
     def write_results() -> None:
         if not tunes:

@@ -17,6 +17,7 @@ from absl import flags
 from trainers import plotting
 from trainers.sweep import output
 from trainers.sweep.plans import ELBO
+from trainers.sweep.tuning import latent_cells
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
@@ -62,17 +63,15 @@ def title(row: Json) -> str:
 def table(sweeps: Sequence[Json]) -> str:
     """All variants of all sweeps: figures on test users, gains over the reference, and the latent space."""
     lines = []
-    for criterion in sweeps[0]["chosen_by"]:
+    for criterion in _criteria(sweeps):
         metric = output.metric_title(criterion)
         head = ["data", "training users", "model", "tuned", metric, f"gain in {metric}", "KL", "active", "components"]
         rows = []
         for sweep in sweeps:
-            for row in sweep["chosen_by"][criterion]["configurations"]:
+            for row in _rows(sweep, criterion):
                 gain = row["difference"] and row["difference"]["test"][criterion]
-                latent, tuned = (
-                    row["runs"][0]["latent"],
-                    [f"{name} {written(row['all_settings'][name])}" for name in ("beta_cap", "learning_rate")],
-                )
+                latent = row["runs"][0]["latent"]
+                tuned = [f"{name} {written(row['all_settings'][name])}" for name in ("beta_cap", "learning_rate")]
                 rows.append([
                     sweep["data"],
                     f"{sweep['training_users']:,}",
@@ -80,9 +79,8 @@ def table(sweeps: Sequence[Json]) -> str:
                     ", ".join(tuned),
                     _number(row["test"][criterion]["mean"], criterion),
                     _interval(gain, criterion) if gain else "",
-                    f"{row['test']['elbo_kl']['mean']:.1f}",
-                    " + ".join(map(str, latent["active"])) + f" of {latent['dimensions']}",
-                    f"{latent['components_in_use']:.0f} of {latent['components']}" if "components" in latent else "",
+                    f"{row['test']['elbo_kl']['mean']:.1f}" if latent else "",
+                    *latent_cells(latent),
                 ])  # fmt: skip
         lines += [f"Tuned by {metric} on validation users, figures of test users:", "", *output.table(head, rows)]
     return "\n".join(lines)
@@ -91,7 +89,7 @@ def table(sweeps: Sequence[Json]) -> str:
 def picture(sweeps: Sequence[Json]) -> bytes:
     """A PNG with a column for each data set and a row for each criterion: gain against training users."""
     data = list(dict.fromkeys(sweep["data"] for sweep in sweeps))
-    criteria = list(sweeps[0]["chosen_by"])
+    criteria = _criteria(sweeps)
 
     def draw(*panels: Any) -> None:
         for number, axes in enumerate(panels):
@@ -124,6 +122,15 @@ def picture(sweeps: Sequence[Json]) -> bytes:
 _GATED = " (Gated)"
 
 
+def _criteria(sweeps: Sequence[Json]) -> list[str]:
+    return list(dict.fromkeys(criterion for sweep in sweeps for criterion in sweep["chosen_by"]))
+
+
+def _rows(sweep: Json, criterion: str) -> list[Json]:
+    """Those of the models tuned by the criterion; none where a sweep was not for it."""
+    return sweep["chosen_by"].get(criterion, {"configurations": []})["configurations"]
+
+
 def _colour(label: str, labels: Iterable[str]) -> str:
     """The same for a model with gates and without."""
     names = list(dict.fromkeys(other.removesuffix(_GATED) for other in labels))
@@ -134,7 +141,7 @@ def _gains(sweeps: Sequence[Json], criterion: str) -> dict[str, list[tuple[int, 
     """By variant: training users and the difference from the reference."""
     found: dict[str, list[tuple[int, Json]]] = {}
     for sweep in sweeps:
-        for row in sweep["chosen_by"][criterion]["configurations"]:
+        for row in _rows(sweep, criterion):
             if row["difference"]:
                 point = sweep["training_users"], row["difference"]["test"][criterion]
                 found.setdefault(title(row), []).append(point)

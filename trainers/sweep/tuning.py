@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.sweep import output
-from trainers.sweep.plans import ELBO, MAIN, Configuration
+from trainers.sweep.plans import ELBO, Configuration
 from trainers.sweep.results import METRICS, collect
 from trainers.sweep.runs import SweepRun
 from vae_cf_tf.files import written_aside
@@ -57,7 +57,8 @@ def write(
     files = Workdir(sweep_dir)
     split = files.split()
     collected, texts = {}, []
-    metrics = METRICS if list(chosen) == [MAIN] else (*METRICS, ELBO, f"{ELBO}_kl")
+    has_elbo = all(run.settings.model.has_latent_variable for run in runs)
+    metrics = (*METRICS, ELBO, f"{ELBO}_kl") if has_elbo else METRICS
     for criterion, points in chosen.items():
         untuned = {point.name: point.untuned() for point in points}
         of_chosen = [SweepRun(untuned[run.point.name], run.settings) for run in runs if run.point.name in untuned]
@@ -92,7 +93,7 @@ def _validation(run: SweepRun, criteria: Sequence[str]) -> dict[str, float]:
 def _latent(collected: Mapping[str, Any]) -> list[str]:
     """Best epoch, active dimensions and components in use of the first seed of each configuration."""
     rows = [
-        [row["name"], str(run["best_epoch"]), str(run["epochs"]), *_told(run["latent"])]
+        [row["name"], str(run["best_epoch"]), str(run["epochs"]), *latent_cells(run["latent"])]
         for row in collected["configurations"]
         for run in row["runs"][:1]
     ]
@@ -100,11 +101,14 @@ def _latent(collected: Mapping[str, Any]) -> list[str]:
     return output.table(head, rows)
 
 
-def _told(latent: Mapping[str, Any]) -> list[str]:
+def latent_cells(latent: Mapping[str, Any]) -> list[str]:
+    """Active dimensions and components in use, from `latent` of metrics.json, "" for what the model does not have."""
+    if not latent:
+        return ["", ""]
     active = " + ".join(map(str, latent["active"])) + f" of {latent['dimensions']}"
     if "components" not in latent:
         return [active, ""]
-    return [active, f"{latent['components_in_use']:.1f} of {latent['components']}"]
+    return [active, f"{latent['components_in_use']:.0f} of {latent['components']}"]
 
 
 def _tuning(runs: Sequence[SweepRun], criteria: Sequence[str]) -> list[str]:
