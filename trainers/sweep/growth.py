@@ -102,6 +102,7 @@ def picture(sweeps: Sequence[Json]) -> bytes:
                 nudged = [u * 1.04 ** (place - len(found) // 2) for u in users]  # so that no interval hides another
                 axes.errorbar(nudged, [g["mean"] for g in gains], yerr=errors, label=label, marker="o",
                               linestyle="-" if _GATED in label else "--", color=_colour(label, found),
+                              markerfacecolor=None if _GATED in label else "white",
                               markersize=4, capsize=2)  # fmt: skip
             axes.set_xscale("log")
             axes.set_xticks(ticks := sorted({s["training_users"] for s in sweeps if s["data"] == name}),
