@@ -69,7 +69,13 @@ def train(
     averages = AverageWeights(model, options.average_weights)
     validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
     checkpoint = CheckpointAndEarlyStop(
-        workdir, validate, options.patience, warmup_epochs, settings.run.checkpoint_seconds, averages
+        workdir,
+        validate,
+        options.patience,
+        warmup_epochs,
+        settings.run.checkpoint_seconds,
+        averages,
+        options.best_by,
     )
     checkpoint.restore(model, options.epochs, say)
     if start and not checkpoint.epochs_done:
