@@ -97,7 +97,7 @@ def test_json_brings_back_the_same_settings():
     settings = Settings.of(data="x", layers=3, beta_cap=0.7)
     assert Settings.from_json(settings.to_json()) == settings
     # A version with fewer settings wrote the first, and a person the whole number of the second.
-    before = {"turns": "epoch", "average_weights": 0.0}  # what that version did
+    before = {"turns": "epoch", "average_weights": 0.0, "initial_items": "random"}  # what that version did
     assert Settings.from_json('{"version": 2, "layers": 3}') == Settings.of(layers=3, **before)
     assert Settings.from_json('{"version": 2, "beta_cap": 1}') == Settings.of(beta_cap=1.0, **before)
 
