@@ -17,7 +17,7 @@ from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import ranking
 from vae_cf_tf.evaluation.metrics import MAIN
-from vae_cf_tf.models import batches, tree
+from vae_cf_tf.models import batches, replicas, tree
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
@@ -95,7 +95,7 @@ class Validate(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rank = ranking.model_ranker(self.model)
-        self.terms = tf.function(self.model.terms, input_signature=[batches.HISTORIES])
+        self.terms = tf.function(replicas.shared_out(self.model.terms), input_signature=[batches.HISTORIES])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.perf_counter()
