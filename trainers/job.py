@@ -12,6 +12,7 @@ from vae_cf_tf.data.split import Split
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import strategies
 
 
 def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
@@ -48,12 +49,24 @@ def trained(settings: Settings, workdir: Workdir, split: Split, say: Say, verbos
     Args:
       verbose: of `trainers.train.train`.
     """
+    agree(settings, split)
     # Baselines come first, while no model shares the memory.
     baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
     network, log = train(settings, workdir, split, say, verbose)
     return evaluate(network, settings, workdir, split, log, baselines, say)
 
 
+def agree(settings: Settings, split: Split) -> None:
+    """Raises UserError unless all workers have the same settings and data."""
+    workers = strategies.group(settings.run)
+    with workers.losing_workers():
+        about = {f"--{name}": value for name, value in settings.figures_depend_on().items() if name not in _MAY_DIFFER}
+        about["--eval_batch_size"] = settings.evaluation.eval_batch_size
+        strategies.agree(workers, about | {"the data's fingerprint": split.fingerprint()})
+
+
+_MAY_DIFFER = ("data", "item_titles", "warm_start")
+"""Paths, which may be others on other machines; the data are compared by content."""
 BESIDE = ("split", "test", "validation", "best_epoch", "epochs", "baselines", "data_fingerprint")
 """What metrics.json has of the run split by time."""
 

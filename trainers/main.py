@@ -8,17 +8,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from trainers.setting_flags import define_flags, given_flags, settings_from_flags
-from vae_cf_tf.cli import commands
+from vae_cf_tf.cli import commands, quiet
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.say import Say, print_line
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import groups
 
 if TYPE_CHECKING:
-    from trainers import claim, job, summary
+    from trainers import claim, follow, job, summary
     from vae_cf_tf.runs import workdir as workdirs
+    from vae_cf_tf.training import strategies
 else:
-    job = LazyModule("trainers.job")
+    job, follow = LazyModule("trainers.job"), LazyModule("trainers.follow")
+    strategies = LazyModule("vae_cf_tf.training.strategies", tensorflow=False)
     claim, summary = LazyModule("trainers.claim", tensorflow=False), LazyModule("trainers.summary", tensorflow=False)
     workdirs = LazyModule("vae_cf_tf.runs.workdir", tensorflow=False)
 
@@ -26,7 +28,8 @@ else:
 def train_and_evaluate(
     settings: Settings, given: frozenset[str] = frozenset(), say: Say = print_line
 ) -> dict[str, Any]:
-    """Runs the main job in the workdir, or what is left of it, and returns what metrics.json holds.
+    """Runs the main job in the workdir, or what is left of it, and returns what metrics.json holds; {} in a worker that
+    is not the chief.
 
     Args:
       settings: of the run.
@@ -36,6 +39,11 @@ def train_and_evaluate(
     Raises:
       UserError: bad data, a workdir of other settings, a damaged checkpoint, a loss that is NaN.
     """
+    if settings.run.distribute != "none":  # before TensorFlow's first operation
+        workers = quiet.import_tensorflow(lambda: strategies.group(settings.run))
+        if not workers.is_chief:
+            follow.run(settings, given, say)
+            return {}
     workdir = workdirs.Workdir(settings.run.workdir)
     with workdir.locked():
         say(summary.settings_line(settings))

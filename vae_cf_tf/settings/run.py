@@ -83,5 +83,9 @@ class RunSettings(Section):
             "--replicas is the number of devices of --distribute=mirrored",
             self.replicas > 0 and self.distribute != "mirrored",
         )
+        contradiction(
+            "--also_time_split makes a second run, and --distribute=multi_worker makes one",
+            self.also_time_split and self.distribute == "multi_worker",
+        )
         if not self.workdir:
             raise UserError("--workdir is empty; give the folder that the run is to be written to.")

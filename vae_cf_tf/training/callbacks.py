@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -158,11 +158,19 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
             say(f"{missing} is missing: training starts from the first epoch.")
         if not checkpoint.exists() or not best.exists():
             return
-        meta = checkpoints.load(checkpoint, _everything(model))
-        for name in _STATE:
-            setattr(self, name, meta[name])
+        self.state = checkpoints.load(checkpoint, everything(model))
         self.written_epoch = self.epochs_done
-        self.workdir.write_history(self.rows)
+        self._write_history()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the variables."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    @state.setter
+    def state(self, values: Mapping[str, Any]) -> None:
+        for name in _STATE:
+            setattr(self, name, values[name])
 
     @property
     def epochs_done(self) -> int:
@@ -181,30 +189,51 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         value = logs[f"val_{MAIN}"]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0
-            checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": epoch + 1})
+            self._write_best()
         elif epoch + 1 >= self.warmup_epochs:
             self.waited += 1
         else:
             self.waited = 0
         self.stopped = self.waited > self.patience
         self.model.stop_training = self.stopped
-        self.workdir.write_history(self.rows)
+        self._write_history()
         if self.stopped or time.monotonic() - self.written >= self.seconds:
             self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._write()
 
+    def _write_best(self) -> None:
+        checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": self.best_epoch})
+
+    def _write_history(self) -> None:
+        self.workdir.write_history(self.rows)
+
     def _write(self) -> None:
-        checkpoints.save(
-            self.workdir.checkpoint, _everything(self.model), {name: getattr(self, name) for name in _STATE}
-        )
+        checkpoints.save(self.workdir.checkpoint, everything(self.model), self.state)
         self.written, self.written_epoch = time.monotonic(), self.epochs_done
 
 
 _STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
-"""What a checkpoint holds of `CheckpointAndEarlyStop`, beside the variables."""
+"""The names of `CheckpointAndEarlyStop.state`."""
 
 
-def _everything(model: Autoencoder) -> tree.Variables:
+class EarlyStop(CheckpointAndEarlyStop):
+    """Stops training with the chief, in a worker that writes nothing. Arguments as `CheckpointAndEarlyStop`."""
+
+    def __init__(self, validate: Validate, patience: int, warmup_epochs: float):
+        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, seconds=0)
+
+    def _write_best(self) -> None:
+        pass
+
+    def _write_history(self) -> None:
+        pass
+
+    def _write(self) -> None:
+        pass
+
+
+def everything(model: Autoencoder) -> tree.Variables:
+    """All variables that a run needs to go on."""
     return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer)

@@ -1,6 +1,6 @@
 """The training loop on several devices, by `tf.distribute`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -53,22 +53,20 @@ class Steps:
 
 def fit(
     model: Autoencoder,
-    dataset: Iterable[Any],
+    dataset: tf.data.Dataset,
     epochs: int,
     initial_epoch: int,
     steps_per_epoch: int,
     verbose: int,
     callbacks: Sequence[keras.callbacks.Callback],
-    weighted: bool = False,
 ) -> None:
     """As `Autoencoder.fit`, in the scope of a strategy. `keras.Model.fit` does not hold there: with several workers it
     cannot reduce scalar logs (keras#20585), and it would cut batches by its own rules.
 
     Args:
       model: made and compiled in the scope.
-      dataset: endless; global batches.
+      dataset: endless; global batches, histories or pairs of these and weights.
       epochs, initial_epoch, steps_per_epoch, verbose, callbacks: as `keras.Model.fit`.
-      weighted: whether batches are pairs of histories and weights.
     """
     around = keras.callbacks.CallbackList(
         model.with_refresh(callbacks),
@@ -78,7 +76,8 @@ def fit(
         epochs=epochs,
         steps=steps_per_epoch,
     )
-    steps, batches, logs = Steps(model, weighted), iter(dataset), {}
+    steps, batches = Steps(model, isinstance(dataset.element_spec, tuple)), iter(dataset)
+    logs: dict[str, float] = {}
     model.stop_training = False
     around.on_train_begin()
     for epoch in range(initial_epoch, epochs):
