@@ -17,10 +17,11 @@ from vae_cf_tf.settings.settings import groups
 if TYPE_CHECKING:
     from trainers import claim, follow, job, summary
     from vae_cf_tf.runs import workdir as workdirs
-    from vae_cf_tf.training import strategies
+    from vae_cf_tf.training import cluster, strategies
 else:
     job, follow = LazyModule("trainers.job"), LazyModule("trainers.follow")
-    strategies = LazyModule("vae_cf_tf.training.strategies", tensorflow=False)
+    cluster = LazyModule("vae_cf_tf.training.cluster", tensorflow=False)
+    strategies = LazyModule("vae_cf_tf.training.strategies", tensorflow=False)  # see train_and_evaluate
     claim, summary = LazyModule("trainers.claim", tensorflow=False), LazyModule("trainers.summary", tensorflow=False)
     workdirs = LazyModule("vae_cf_tf.runs.workdir", tensorflow=False)
 
@@ -39,9 +40,12 @@ def train_and_evaluate(
     Raises:
       UserError: bad data, a workdir of other settings, a damaged checkpoint, a loss that is NaN.
     """
+    if settings.run.distribute == "multi_worker":
+        addresses, rank = cluster.Cluster.from_environment()
+        say(f"Worker {rank} of 0 to {len(addresses) - 1}, {addresses[rank]}, waits for the others.")
     if settings.run.distribute != "none":  # before TensorFlow's first operation
-        workers = quiet.import_tensorflow(lambda: strategies.group(settings.run))
-        if not workers.is_chief:
+        group = quiet.import_tensorflow(lambda: strategies.group(settings.run))
+        if not group.is_chief:
             follow.run(settings, given, say)
             return {}
     workdir = workdirs.Workdir(settings.run.workdir)

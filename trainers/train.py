@@ -130,8 +130,11 @@ def _train_together(
       verbose: of `keras.Model.fit`.
     """
     group, options = strategies.group(settings.run), settings.training
-    group.copy_from_chief(everything(model))
-    checkpoint.state = json.loads(group.told(json.dumps(checkpoint.state))[0])
+    has_weights = bool(checkpoint.epochs_done or settings.training.warm_start)
+    state, has_weights = json.loads(group.told(json.dumps([checkpoint.state, has_weights]))[0])
+    checkpoint.state = state
+    if has_weights:  # else the strategy has given all the same initial weights
+        group.copy_from_chief(everything(model))
     if not _goes_on(checkpoint, settings):
         return
     is_weighted, passes_done = split.weights is not None, checkpoint.epochs_done * options.passes

@@ -60,6 +60,10 @@ class Cluster(NamedTuple):
     def is_chief(self) -> bool:
         return self.rank == 0
 
+    @property
+    def own_address(self) -> str:
+        return self.addresses[self.rank]
+
 
 def _address(text: object) -> str:
     if not isinstance(text, str) or not _ADDRESS.fullmatch(text):

@@ -74,44 +74,61 @@ class Workers(Devices):
     """
 
     def __init__(self, cluster: Cluster):
-        super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
+        try:
+            super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"Cannot join the other workers as {cluster.own_address} ({reason}). Check TF_CONFIG.") from error
         self.cluster, self.is_chief = cluster, cluster.is_chief
+        # Eagerly, `reduce` leaves a pool of threads, which can write an error when Python ends.
+        self._reduce = tf.function(lambda values: self.strategy.reduce("SUM", values, axis=None), autograph=False)
 
     def told(self, text: str) -> list[str]:
         data, workers = np.frombuffer(text.encode(), np.uint8), len(self.cluster.addresses)
-        lengths = np.zeros(workers, np.float32)
+        lengths = np.zeros(workers)
         lengths[self.cluster.rank] = len(data)
-        lengths = self._sum(lengths).astype(int)
-        table = np.zeros((workers, max(lengths)), np.float32)
+        lengths = self._sum(lengths, _TEXT).astype(int)
+        table = np.zeros((workers, max(lengths)), np.uint8)
         table[self.cluster.rank, : len(data)] = data
-        table = self._sum(table).astype(np.uint8)
+        table = self._sum(table, _TEXT)
         return [bytes(row[:length]).decode() for row, length in zip(table, lengths, strict=True)]
 
     def copy_from_chief(self, variables: tree.Variables) -> None:
         for variable in variables.values():
             value = self.strategy.experimental_local_results(variable.value)[0].numpy()
-            variable.assign(self._sum(value if self.is_chief else np.zeros_like(value)))
+            variable.assign(self._sum(value if self.is_chief else np.zeros_like(value), _WEIGHTS))
 
-    def _sum(self, array: np.ndarray) -> np.ndarray:
-        """The sum over processes."""
-        own = iter([array])  # of the first device of this process; the others have zeros
+    def _sum(self, array: np.ndarray, at_once: int) -> np.ndarray:
+        """The sum over processes, sent `at_once` numbers at a time: TensorFlow traces an operation for each length."""
+        parts = []
+        for start in range(0, array.size, at_once):
+            part = np.zeros(at_once)
+            numbers = array.ravel()[start : start + at_once]
+            part[: len(numbers)] = numbers
+            parts.append(self._sum_of_part(part)[: len(numbers)])
+        return np.concatenate(parts).astype(array.dtype).reshape(array.shape)
+
+    def _sum_of_part(self, part: np.ndarray) -> np.ndarray:
+        own = iter([part])  # of the first device of this process; the others have zeros
         values = self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(next(own, np.zeros_like(array)))
+            lambda context: tf.constant(next(own, np.zeros_like(part)))
         )
-        return self.strategy.reduce("SUM", values, axis=None).numpy()
+        return self._reduce(values).numpy()
 
     @contextlib.contextmanager
     def losing_workers(self) -> Iterator[None]:
         try:
             yield
         except _LOST as error:
-            others = ", ".join(a for i, a in enumerate(self.cluster.addresses) if i != self.cluster.rank)
+            others = ", ".join(a for a in self.cluster.addresses if a != self.cluster.own_address)
             raise UserError(
                 f"A worker has ended or cannot be reached; the others are {others}. Start the same command on all workers "
                 "again: it goes on from the last checkpoint."
             ) from error
 
 
+_TEXT, _WEIGHTS = 1 << 12, 1 << 20
+"""Numbers that are sent at once."""
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
