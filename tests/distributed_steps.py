@@ -66,9 +66,7 @@ def losses(name: str, group: strategies.OneDevice) -> tuple[list[float], bool]:
         steps = batches.steps_per_pass(train, 10) * settings.training.passes
         stream = batches.shuffled(train, 10, settings.training.seed, weighted=name == "weighted")
         epochs = -(-STEPS // steps)
-        group.fit(
-            model, stream, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=[seen]
-        )
+        group.fit(model, stream, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=[seen])
         if not group.is_distributed:
             return seen.losses[:STEPS], True
         copies = [group.strategy.experimental_local_results(v.value) for v in tree.variables(model).values()]

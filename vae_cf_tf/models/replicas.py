@@ -1,9 +1,9 @@
 """The users of a training step that one of several replicas computes.
 
-Training on several devices (`vae_cf_tf.training.distributed`) gives every replica the global batch, of which it cuts its
-own users. What a step draws at random is drawn for the global batch, from the step's seed, and cut in the same way. So
-any number of replicas computes the same step, up to the rounding of sums. Code of a model asks `current` for the users
-at hand; on one device these are the whole batch.
+Training on several devices (`vae_cf_tf.training.distributed`) gives every replica the global batch, of which it cuts
+its own users. What a step draws at random is drawn for the global batch, from the step's seed, and cut in the same way.
+So any number of replicas computes the same step, up to the rounding of sums. Code of a model asks `current` for the
+users at hand. On one device these are the whole batch.
 """
 
 import contextlib

@@ -53,7 +53,9 @@ class Cluster(NamedTuple):
                 f"chief. Received: {', '.join(everyone) or 'none'}."
             )
         if kind not in addresses or not 0 <= index < len(addresses[kind]):
-            raise UserError(f"TF_CONFIG says that this is task {index} of type {kind!r}, and its cluster has no such task.")
+            raise UserError(
+                f"TF_CONFIG says that this is task {index} of type {kind!r}, and its cluster has no such task."
+            )
         return cls(tuple(everyone), index + (len(chief) if kind == "worker" else 0))
 
     @property

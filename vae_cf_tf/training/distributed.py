@@ -36,8 +36,8 @@ class Steps:
             beta = self.model.step_options.annealing(tf.convert_to_tensor(self.model.optimizer.iterations))
 
             @tf.autograph.experimental.do_not_convert
-            def on_replica(*batch: Any) -> tf.Tensor:
-                return tf.stack(self.model.replica_step(*batch, is_first_turn))
+            def on_replica(histories: tf.RaggedTensor, weights: tf.Tensor | None) -> tf.Tensor:
+                return tf.stack(self.model.replica_step(histories, weights, is_first_turn))
 
             parts = self._strategy.run(on_replica, args=(histories, weights))
             return self.model.tracked(beta, *tf.unstack(self._strategy.reduce("SUM", parts, axis=None)))
@@ -46,7 +46,8 @@ class Steps:
 
     def __call__(self, batch: Any) -> dict[str, tf.Tensor]:
         """Does a step on a global batch; returns what `train_step` does."""
-        logs = self._by_turn[bool(self.model.is_first_turn(self.done))](*(batch if isinstance(batch, tuple) else [batch]))
+        step = self._by_turn[bool(self.model.is_first_turn(self.done))]
+        logs = step(*(batch if isinstance(batch, tuple) else [batch]))
         self.done += 1
         return logs
 

@@ -78,7 +78,9 @@ class Workers(Devices):
             super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise UserError(f"Cannot join the other workers as {cluster.own_address} ({reason}). Check TF_CONFIG.") from error
+            raise UserError(
+                f"Cannot join the other workers as {cluster.own_address} ({reason}). Check TF_CONFIG."
+            ) from error
         self.cluster, self.is_chief = cluster, cluster.is_chief
         # Eagerly, `reduce` leaves a pool of threads, which can write an error when Python ends.
         self._reduce = tf.function(lambda values: self.strategy.reduce("SUM", values, axis=None), autograph=False)
@@ -88,7 +90,7 @@ class Workers(Devices):
         lengths = np.zeros(workers)
         lengths[self.cluster.rank] = len(data)
         lengths = self._sum(lengths, _TEXT).astype(int)
-        table = np.zeros((workers, max(lengths)), np.uint8)
+        table = np.zeros((workers, int(lengths.max())), np.uint8)
         table[self.cluster.rank, : len(data)] = data
         table = self._sum(table, _TEXT)
         return [bytes(row[:length]).decode() for row, length in zip(table, lengths, strict=True)]
@@ -122,8 +124,8 @@ class Workers(Devices):
         except _LOST as error:
             others = ", ".join(a for a in self.cluster.addresses if a != self.cluster.own_address)
             raise UserError(
-                f"A worker has ended or cannot be reached; the others are {others}. Start the same command on all workers "
-                "again: it goes on from the last checkpoint."
+                f"A worker has ended or cannot be reached; the others are {others}. Start the same command on all "
+                "workers again: it goes on from the last checkpoint."
             ) from error
 
 
@@ -166,8 +168,8 @@ def _local_devices(replicas: int) -> list[str]:
     if devices < 2:
         what = "1 GPU" if gpus else "no GPU"
         raise UserError(
-            f"--distribute=mirrored needs two devices, and this machine has {what}, --replicas={replicas}. Leave it out, "
-            "or give --replicas=2 on a machine without GPUs to try it out."
+            f"--distribute=mirrored needs two devices, and this machine has {what}, --replicas={replicas}. Leave it "
+            "out, or give --replicas=2 on a machine without GPUs to try it out."
         )
     if gpus and devices > gpus:
         raise UserError(f"--replicas={replicas} is more than the GPUs of this machine, {gpus}.")

@@ -59,7 +59,9 @@ class VampPrior(Prior):
     def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
         w = tf.convert_to_tensor(self.pseudo_inputs)
         if not context.rate:
-            return MixtureOfNormals(*replicas.current().by_rows(lambda w: self._encode(tf.clip_by_value(w, 0.0, 1.0)), w))
+            return MixtureOfNormals(
+                *replicas.current().by_rows(lambda w: self._encode(tf.clip_by_value(w, 0.0, 1.0)), w)
+            )
         kept = keep_mask(tf.shape(w), context.rate, context.seed)
         scale = tf.constant(1 / (1 - context.rate), w.dtype)
         return MixtureOfNormals(
