@@ -195,7 +195,7 @@ def test_tf_config_names_the_workers():
     with_chief = {"cluster": {"worker": ["b:2"], "chief": ["a:1"]}, "task": {"type": "worker", "index": "0"}}
     for config in (TWO, with_chief):
         cluster = Cluster.from_environment({"TF_CONFIG": json.dumps(config)})
-        assert cluster == Cluster(("a:1", "b:2"), rank=1)
+        assert cluster == Cluster(("a:1", "b:2"), 1, ("chief" if "chief" in config["cluster"] else "worker", "worker"))
         assert (cluster.own_address, cluster.is_chief) == ("b:2", False)
 
 

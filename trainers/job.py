@@ -9,6 +9,7 @@ from trainers import summary
 from trainers.evaluate import Evaluation, evaluate, evaluate_baselines
 from trainers.train import train
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
@@ -49,6 +50,8 @@ def trained(settings: Settings, workdir: Workdir, split: Split, say: Say, verbos
     Args:
       verbose: of `trainers.train.train`.
     """
+    if not strategies.group(settings.run).is_chief:
+        raise UserError("--distribute=multi_worker is for trainers.main. Train one run in one process here.")
     agree(settings, split)
     # Baselines come first, while no model shares the memory.
     baselines = evaluate_baselines(settings.evaluation, workdir, split, say)

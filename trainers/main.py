@@ -41,8 +41,8 @@ def train_and_evaluate(
       UserError: bad data, a workdir of other settings, a damaged checkpoint, a loss that is NaN.
     """
     if settings.run.distribute == "multi_worker":
-        addresses, rank = cluster.Cluster.from_environment()
-        say(f"Worker {rank} of 0 to {len(addresses) - 1}, {addresses[rank]}, waits for the others.")
+        workers = cluster.Cluster.from_environment()
+        say(f"Worker {workers.rank} of {len(workers.addresses)}, {workers.own_address}, waits for the others.")
     if settings.run.distribute != "none":  # before TensorFlow's first operation
         group = quiet.import_tensorflow(lambda: strategies.group(settings.run))
         if not group.is_chief:

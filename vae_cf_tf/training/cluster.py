@@ -18,10 +18,12 @@ class Cluster(NamedTuple):
     Attributes:
       addresses: host:port of each; the first is the chief's.
       rank: place of this process among them.
+      kinds: "chief" or "worker", for each.
     """
 
     addresses: tuple[str, ...]
     rank: int
+    kinds: tuple[str, ...]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Cluster":
@@ -32,7 +34,7 @@ class Cluster(NamedTuple):
 
         Examples:
           >>> Cluster.from_environment({"TF_CONFIG": _EXAMPLE})
-          Cluster(addresses=('host1:12345', 'host2:12345'), rank=0)
+          Cluster(addresses=('host1:12345', 'host2:12345'), rank=0, kinds=('worker', 'worker'))
         """
         text = environment.get("TF_CONFIG", "")
         if not text.strip():
@@ -56,7 +58,8 @@ class Cluster(NamedTuple):
             raise UserError(
                 f"TF_CONFIG says that this is task {index} of type {kind!r}, and its cluster has no such task."
             )
-        return cls(tuple(everyone), index + (len(chief) if kind == "worker" else 0))
+        kinds = ("chief",) * len(chief) + ("worker",) * len(workers)
+        return cls(tuple(everyone), index + (len(chief) if kind == "worker" else 0), kinds)
 
     @property
     def is_chief(self) -> bool:

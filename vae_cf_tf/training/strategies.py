@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
 
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.models import tree
@@ -74,6 +76,7 @@ class Workers(Devices):
     """
 
     def __init__(self, cluster: Cluster):
+        _allow_late_heartbeats(cluster)
         try:
             super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
@@ -129,6 +132,20 @@ class Workers(Devices):
             ) from error
 
 
+def _allow_late_heartbeats(cluster: Cluster) -> None:
+    """Sets how long a worker may be silent. The strategy's own 10 s are too short for a machine with much other work:
+    at a load of 29 on 2 cores a healthy worker was given up. TensorFlow has no public name for it."""
+    counts = {job: sum(kind == job for kind in cluster.kinds) for job in ("chief", "worker")}
+    jobs = [coordination_config_pb2.CoordinatedJob(name=job, num_tasks=n) for job, n in counts.items() if n]
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{cluster.kinds[0]}/replica:0/task:0",
+        heartbeat_timeout_in_ms=_HEARTBEAT_MS,
+        coordinated_jobs=jobs,
+    )
+
+
+_HEARTBEAT_MS = 40_000
 _TEXT, _WEIGHTS = 1 << 12, 1 << 20
 """Numbers that are sent at once."""
 _LOST = (
