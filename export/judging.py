@@ -12,9 +12,12 @@ from export import card, versions
 from vae_cf_tf.data.split import HeldOut, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics, ranking, significance
+from vae_cf_tf.settings import SplitSettings
 
 BATCH = 250
 """Users in a request."""
+_HOLDS_OUT = ("user_draws", "split_by", "heldout_share", "split_seed")
+"""Settings that say which users are held out as a log grows."""
 
 
 class HeldBack(Exception):
@@ -52,8 +55,9 @@ def _note(*both: Path) -> str:
     """Says that the newest version may have learned from the held-out users, where the cards do not rule it out."""
     with contextlib.suppress(UserError, KeyError, TypeError):
         configs = [card.read(version)["config"] for version in both]
-        splits = [(config["user_draws"], config["split_seed"]) for config in configs]
-        if splits[0] == splits[1] and splits[0][0] == "hashed":
+        # Cards of earlier versions do not name all of these.
+        splits = [SplitSettings(**{name: c[name] for name in _HOLDS_OUT if name in c}) for c in configs]
+        if splits[0] == splits[1] and splits[0].keeps_held_out and all("user_draws" in c for c in configs):
             return ""
     return (
         " The newest version may have learned from these users, which favours it: train with --user_draws=hashed to "

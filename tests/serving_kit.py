@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from conftest import EVCF, built
 
 from export.savedmodel import export_model
+from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel, ItemItemLayer
@@ -42,6 +43,9 @@ def default_model(item_item: str = "whole") -> HybridModel:
     rng = np.random.default_rng(0)
     users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
     layer.assign(NormalizedEase(l2=0.5, max_items=100).fit(users), users)
+    if layer.rank:
+        layer.assign_factors(ImplicitFactors(layer.rank).fit(users))
+        layer.share.assign(0.5)
     return HybridModel(network, layer, weight=4.0, discount=0.5)
 
 

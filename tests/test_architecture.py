@@ -17,6 +17,7 @@ FILES = {
 NOT_A_PART = {"export.client.__main__": {"vamp"}}
 """Texts that are a part's name by chance: here that of the model which the client asks unless it is told another."""
 WITHOUT_TENSORFLOW = {"settings", "data", "linear", "cli", "registry", "registries", "errors", "files", "say"}
+WITHOUT_TENSORFLOW |= {"engines", "forecast"}
 PLAIN = {"errors", "files", "say"}
 MAY_IMPORT = {
     # the library, in the order of the data
@@ -31,17 +32,19 @@ MAY_IMPORT = {
     "settings": {"registries", "registry"} | PLAIN,
     "cli": {"settings"} | PLAIN,
     "data": {"settings"} | PLAIN,
+    "forecast": {"registries", "settings"},
     "linear": {"settings"} | PLAIN,
+    "engines": {"data", "settings"} | PLAIN,
     "models": {"linear", "registries", "settings"} | PLAIN,
     "evaluation": {"data", "models", "registries"} | PLAIN,
     "runs": {"data", "evaluation", "models", "registries", "settings"} | PLAIN,
-    "training": {"data", "evaluation", "machine", "models", "runs", "settings"} | PLAIN,
+    "training": {"data", "evaluation", "linear", "machine", "models", "runs", "settings"} | PLAIN,
     "saving": {"models", "registries", "training"},
     # the commands
     "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
     "trainers": {
         *("cli", "data", "evaluation", "linear", "machine", "models", "registries", "runs", "settings", "training"),
-        *("export", "version"),
+        *("engines", "export", "forecast", "version"),
     }
     | PLAIN,
     # Python's way to all of it

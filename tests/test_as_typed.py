@@ -31,6 +31,8 @@ NOT_RUN = {
     "takes minutes",
     "needs Docker",
     "tests/test_extension.py runs it",
+    "tests/test_score_workers.py runs it",
+    "tests/test_spark_scoring.py runs it",
 }
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 

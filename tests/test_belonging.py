@@ -505,7 +505,7 @@ def test_patience_waits_for_no_warm_up_that_there_is_not(finished, tmp_path, mon
     def warmup(**settings) -> float:
         received = []
 
-        def made(workdir, validate, patience, warmup_epochs, seconds):
+        def made(workdir, validate, patience, warmup_epochs, seconds, averages):
             received.append(warmup_epochs)
             raise Killed
 

@@ -22,7 +22,7 @@ from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
 from typed import here, mistake, process
 
 from export.savedmodel import export_model
-from export.scoring import history_files, job, loaded_model, score_file
+from export.scoring import history_files, job, loaded_model, parts, score_file
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked
 from vae_cf_tf.settings import Settings
@@ -68,6 +68,10 @@ def read(folder: Path) -> list[dict]:
             all_rows += [json.loads(line) for line in path.read_text().splitlines()]
         elif path.suffix == ".parquet":
             all_rows += pq.read_table(path).to_pylist()
+        elif path.suffix == ".csv":
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file):
+                    all_rows.append(row | {name: json.loads(row[name]) for name in ("item_ids", "scores")})
         else:
             for record in tf.data.TFRecordDataset(str(path)):
                 features = tf.train.Example.FromString(record.numpy()).features.feature
@@ -102,7 +106,7 @@ def same(result: list[dict], given: list[dict], version: Path | None = None) -> 
 
 
 @pytest.mark.parametrize("source", [".jsonl", ".parquet", ".tfrecord"])
-@pytest.mark.parametrize("kind", ["", "jsonl", "parquet", "tfrecord"])
+@pytest.mark.parametrize("kind", ["", "jsonl", "csv", "parquet", "tfrecord"])
 def test_every_kind_gives_the_same_recommendations(source, kind, tmp_path):
     given = rows()
     assert any(len(ITEM_IDS) - len(row["history"]) < TOP_K for row in given)
@@ -335,8 +339,8 @@ def test_an_output_of_something_else_is_refused(tmp_path):
 
 
 def test_an_input_that_changes_meanwhile_is_told(tmp_path, monkeypatch):
-    source, requests = write(tmp_path / "users.jsonl", rows(5)), score_file._requests
-    monkeypatch.setattr(score_file, "_requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
+    source, requests = write(tmp_path / "users.jsonl", rows(5)), parts.requests
+    monkeypatch.setattr(parts, "requests", lambda *a: os.utime(source, (1, 1)) or requests(*a))
     with pytest.raises(UserError, match="has changed while it was read"):
         score_file.score_file(exported(), source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
@@ -449,14 +453,14 @@ def test_no_rows_give_an_empty_part_with_its_columns(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "name", "bound"),
-    [(score_file, "_CELLS", 500), (loaded_model, "_SCORES", 40 * 7), (loaded_model, "_ANSWERS", TOP_K * 7)],
+    [(parts, "_CELLS", 500), (loaded_model, "_SCORES", 40 * 7), (loaded_model, "_ANSWERS", TOP_K * 7)],
 )
 def test_requests_are_cut_to_what_memory_holds(module, name, bound, tmp_path, monkeypatch):
     given = rows(30)
     given[11]["history"] = [f"x{n}" for n in range(400)] + given[11]["history"]
-    requests, asked = score_file._requests, []
+    requests, asked = parts.requests, []
     monkeypatch.setattr(module, name, bound)
-    monkeypatch.setattr(score_file, "_requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
+    monkeypatch.setattr(parts, "requests", lambda *a: (asked.append(batch) or batch for batch in requests(*a)))
     score_file.score_file(exported(), write(tmp_path / "users.jsonl", given), tmp_path / "out", "", 64, 64)
     if name == "_CELLS":
         assert max(len(batch) * max(len(row.history) for row in batch) for batch in asked) <= bound
@@ -469,8 +473,8 @@ def test_requests_are_cut_to_what_memory_holds(module, name, bound, tmp_path, mo
 def test_long_histories_of_a_parquet_file_are_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
     pq.write_table(pa.table({"history": [["i1"] * 100] * 50}), tmp_path / "a.parquet")
     monkeypatch.setattr(history_files, "_CELLS", 1000)
-    read_rows, sizes = history_files._parquet_rows, []
-    monkeypatch.setattr(history_files, "_parquet_rows", lambda b: sizes.append(len(b)) or read_rows(b))
+    read_rows, sizes = history_files.table_rows, []
+    monkeypatch.setattr(history_files, "table_rows", lambda b: sizes.append(len(b)) or read_rows(b))
     assert len(list(history_files.rows(tmp_path / "a.parquet"))) == 50
     assert sizes == [10] * 5
 

@@ -16,9 +16,11 @@ from conftest import FLAGFILES, ROOT, synthetic_events
 from typed import here, mistake
 
 from export import versions
+from vae_cf_tf.data.prepared import finish, write_split
+from vae_cf_tf.data.split import split
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings import Settings
+from vae_cf_tf.settings import Settings, SplitSettings
 from vae_cf_tf.settings.fields import facts_of
 from vae_cf_tf.settings.flagfiles import settings_in
 from vae_cf_tf.settings.settings import field_of, names
@@ -41,6 +43,7 @@ EFFECTS = {
     "weight_cap": (BASELINE, ("--data=ratings", "--weight_column=stars"), "3"),
     "half_life_days": (BASELINE, ("--data=ratings", "--timestamp_column=at"), "2"),
     "item_titles": (BASELINE, (), "titles.csv"),
+    "train_from": (BASELINE, ("--data=prepared", "--item_path=none"), "shards"),
     "threshold": (BASELINE, ("--data=ratings",), "3"),
     "min_items_per_user": (BASELINE, (), "12"),
     "min_users_per_item": (BASELINE, (), "6"),
@@ -49,6 +52,8 @@ EFFECTS = {
     "split_seed": (BASELINE, (), "3"),
     "target_draws": (BASELINE, (), "continued"),
     "user_draws": (BASELINE, (), "hashed"),
+    "split_by": (BASELINE, (), "hash"),
+    "heldout_share": (BASELINE, ("--split_by=hash",), "0.2"),
     "latent": (BASELINE, (), "hierarchical"),
     "prior": (EVCF, (), "batch_vamp"),
     "prior_own": (EVCF, (), "0.5"),
@@ -80,6 +85,8 @@ EFFECTS = {
     "epochs": (EVCF, (), "3"),
     "patience": (BASELINE, ("--epochs=9", "--beta_warmup=0", "--learning_rate=0.2"), "0"),
     "encoder_passes": (VAMP, (), "1"),
+    "turns": (VAMP, (), "epoch"),
+    "average_weights": (VAMP, (), "0.5"),
     "beta_cap": (EVCF, ("--beta_warmup=0",), "0.9"),
     "beta_warmup": (EVCF, (), "2"),
     "beta_scale": (EVCF, ("--beta_warmup=0",), "item"),
@@ -119,7 +126,11 @@ def data() -> dict[str, Path]:
     rows += [row.replace(",5,", ",4,", 1) for row in rows[1::3]]  # repeated events
     (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
     (folder / "titles.csv").write_text("id,title\n" + "".join(f"{item},T {item}\n" for item in log.item_ids))
+    (folder / "prepared").mkdir()
+    write_split(split(log, SplitSettings(heldout_users=20)), folder / "prepared", shard_users=12)
+    finish(folder / "prepared", {}, {"by": "users"}, 12, "a test")
     return {
+        "prepared": folder / "prepared",
         "events": synthetic_events(folder),
         "ratings": folder / "ratings.csv",
         "titles.csv": folder / "titles.csv",

@@ -8,11 +8,12 @@ from conftest import ROOT, built, small
 
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, WEIGHTS, choose
+from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, SHARES, WEIGHTS, choose
+from vae_cf_tf.linear.factors import ImplicitFactors, LowRank
 from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.linear.item_knn import ItemNeighbours
 from vae_cf_tf.models import batches
-from vae_cf_tf.models.hybrid import HALF_AT, HybridModel, ItemItemLayer, most_neighbours, shares
+from vae_cf_tf.models.hybrid import HALF_AT, MAX_RANK, HybridModel, ItemItemLayer, most_neighbours, shares
 from vae_cf_tf.settings import ItemItemSettings
 
 
@@ -217,4 +218,61 @@ def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():
     assert ItemItemLayer(500, megabytes=1).whole
     layer = ItemItemLayer(1000, megabytes=1)
     assert not layer.whole
-    assert layer.columns.shape == layer.coefficients.shape == (125_000,)
+    assert layer.columns.shape == layer.coefficients.shape == (62_500,)
+    assert layer.rank == 62  # two vectors of so many float32 for each of 1,000 items are the other half
+    assert ItemItemLayer(1000, megabytes=3.9).rank == 243
+    assert ItemItemLayer(2000, megabytes=15).rank == MAX_RANK
+
+
+@pytest.mark.parametrize("rank", [3, 40])  # histories are longer than one and shorter than the other
+def test_the_factors_are_those_of_the_normal_equations(rng, rank):
+    train = sp.csr_matrix((rng.random((60, 25)) < np.linspace(0, 0.7, 25)).astype(np.float32))
+    model = ImplicitFactors(rank, unobserved=5.0, ridge=0.3, passes=2, seed=4)
+    x, alpha = train.toarray().astype(np.float64), 5.0 * train.nnz / (60 * 25)
+    of_users, of_items = 0.3 * (train.nnz / 60) ** 0.5, 0.3 * (train.nnz / 25) ** 0.5
+
+    def solved(matrix, fixed, ridge):
+        prior = alpha * fixed.T @ fixed + ridge * np.eye(rank)
+        return np.stack([np.linalg.solve(prior + (fixed.T * row) @ fixed, fixed.T @ row) for row in matrix])
+
+    v = 0.1 / rank**0.5 * np.random.default_rng(4).standard_normal((25, rank))
+    for _ in range(2):
+        u = solved(x, v, of_users)
+        v = solved(x.T, u, of_items)
+    encoder = v @ np.linalg.inv(alpha * v.T @ v + of_users * np.eye(rank))
+    encoder /= 1 + (encoder * v).sum(1, keepdims=True)
+    low_rank = model.fit(train)
+    np.testing.assert_allclose(low_rank.encoder @ low_rank.decoder.T, encoder @ v.T, rtol=2e-3, atol=2e-4)
+    assert not low_rank.encoder[0].any()  # the first item has no user
+    assert np.isfinite(low_rank.encoder).all()
+
+
+@pytest.mark.parametrize("items", [None, np.array([3, 129, 0])])
+def test_factors_stand_beside_the_rows(train, rng, items):
+    layer = fitted(train, neighbours=20)
+    low_rank = LowRank(*(rng.normal(size=(130, layer.rank)).astype(np.float32) for _ in range(2)))
+    layer.assign_factors(low_rank)
+    histories, columns = batches.ragged(train[:9]), slice(None) if items is None else items
+    rows = layer.by_rows(histories).numpy()
+    np.testing.assert_array_equal(layer(histories), rows)  # a share of 0
+    layer.share.assign(0.7)
+    expected = rows + 0.7 * (train[:9].toarray() @ low_rank.encoder @ low_rank.decoder.T)
+    np.testing.assert_allclose(layer(histories, items=items), expected[:, columns], rtol=1e-4, atol=1e-4)
+
+
+def test_the_share_of_the_factors_is_that_which_ranks_held_out_users_best(rng):
+    held_out, signal = users_of_one_item()
+    noise = rng.normal(size=(2, *signal.shape)).astype(np.float32)
+
+    def chosen(rows, factors):
+        terms = (noise[0], rows, 0 * rows, factors)
+        return choose(lambda h: tuple(tf.gather(t, h.values) for t in terms), held_out, 7, discounts=())
+
+    best, tried, _ = chosen(noise[1], 10 * signal)
+    assert best.ndcg == 1.0
+    assert best.weight * best.share > 0
+    spread = noise[1].std(axis=1).mean() / (10 * signal).std(axis=1).mean()
+    shares = {t.share for t in tried}
+    assert sorted(shares) == pytest.approx([spread * share for share in SHARES], rel=1e-3)
+    assert chosen(signal, noise[1]).best.share == 0.0
+    assert chosen(signal, 0 * signal).tried[-1].share == 0.0  # factors that say nothing are not tried

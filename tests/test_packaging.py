@@ -120,18 +120,20 @@ def test_a_subcommand_has_its_own_flags_and_usage(installed):
 
 def test_prepare_writes_the_split_that_training_would_make(installed, tmp_path):
     events = synthetic_events(tmp_path)
-    result = vae_cf(installed, "prepare", f"--data={events}", f"--out={tmp_path / 'out'}", "--heldout_users=20")
+    result = vae_cf(
+        installed, "prepare", f"--data={events}", f"--out={tmp_path / 'out'}", "--heldout_users=20", "--engine=memory"
+    )
     assert result.returncode == 0, result.stderr
     expected = split(read(str(events)), SplitSettings(heldout_users=20))
     prepared = read(str(tmp_path / "out"))
     assert prepared.fingerprint() == expected.fingerprint()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    lines = {p.name: len(p.read_text().splitlines()) for p in (tmp_path / "out").iterdir()}
     assert manifest["fingerprint"] == expected.fingerprint()
-    assert manifest["items"] == lines["unique_sid.txt"] == len(expected.item_ids)
-    assert manifest["interactions"] == sum(n - 1 for name, n in lines.items() if name.endswith(".csv"))
+    assert manifest["items"] == len(expected.item_ids)
+    halves = [getattr(part, half) for part in (expected.validation, expected.test) for half in ("fold_in", "target")]
+    assert manifest["interactions"] == expected.train.nnz + sum(half.nnz for half in halves)
     assert manifest["users"] == expected.train.shape[0] + 40
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["protocol"]["heldout_users"] == 20
     assert {p.name for p in tmp_path.iterdir()} == {"events.csv", "out"}
 

@@ -83,7 +83,7 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     item_item = checkpoints.read_meta(workdir / "item_path.npz")
     assert item_item["epoch"] == values["best_epoch"]
     tried = item_item["tried"]
-    assert tried[0] == [0, 0, pytest.approx(best, abs=1e-12)]  # the network alone
+    assert tried[0] == [0, 0, pytest.approx(best, abs=1e-12), 0]  # the network alone
     assert values["validation"]["ndcg@100"]["mean"] == pytest.approx(max(t[2] for t in tried), abs=1e-6)
     assert list((workdir / "tensorboard").rglob("events.out.*"))
 
@@ -172,7 +172,7 @@ def test_a_workdir_of_another_configuration_is_refused(finished, log):
     workdir, _ = finished
     before = (workdir / "config.json").read_text()
     line = mistake(run(*tiny(log, workdir, "--beta_cap=0.9", "--learning_rate=1e-4")))
-    differing = "--learning_rate=0.001 there, --learning_rate=0.0001 here; --beta_cap=0.005 there, --beta_cap=0.9 here"
+    differing = "--learning_rate=0.003 there, --learning_rate=0.0001 here; --beta_cap=0.005 there, --beta_cap=0.9 here"
     assert f"{workdir} was trained with other settings: {differing}." in line
     assert line.endswith("Give another --workdir, or the settings of that run.\n")
     assert (workdir / "config.json").read_text() == before

@@ -6,6 +6,7 @@ from vae_cf_tf.data.load import load_split, split_of
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics
+from vae_cf_tf.registries import LIKELIHOODS
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
@@ -41,6 +42,11 @@ def prepared_split(
         described = source.describe(settings.data) if split is None else source.of_memory(split)
         split = split or load_split(settings, say, given)
         metrics.check_catalogue(len(split.item_ids))
+        if split.has_weights and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
+            raise UserError(
+                f"The data has weights, and --likelihood={settings.model.likelihood} knows none; give another one."
+            )
+        _check_in_memory(settings)
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)
     workdir.claim(settings)
@@ -50,6 +56,19 @@ def prepared_split(
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
     )
     return split
+
+
+def _check_in_memory(settings: Settings) -> None:
+    """Raises UserError for settings that need all training users in memory, where they stay on the disk."""
+    if settings.data.train_from != "shards":
+        return
+    if settings.item_item.item_path != "none":
+        raise UserError(
+            f"--item_path={settings.item_item.item_path} needs all training users in memory, and --train_from=shards "
+            "leaves them on the disk. Give --item_path=none."
+        )
+    if settings.training.warm_start:
+        raise UserError("--warm_start needs all training users in memory. Give --train_from=memory, or leave it out.")
 
 
 def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:
@@ -66,7 +85,7 @@ def prepared_time_split(settings: Settings, split: Split, given: frozenset[str],
     """
     if not settings.run.also_time_split:
         return None
-    if split.about.get("by") == "given":
+    if split.about.get("by") == "given" or "prepared" in split.about:
         raise UserError("--also_time_split needs a log with times, and the data is split already; leave it out")
     say("Beside it, split by time:")
     inner = settings.of_time_split()

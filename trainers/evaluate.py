@@ -5,6 +5,7 @@ import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
 from trainers.train import TrainingLog
@@ -13,6 +14,7 @@ from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics, ranking, selection, similar
 from vae_cf_tf.linear.base import Baseline, Skipped
+from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import BASELINES, ITEM_ITEM
@@ -107,12 +109,18 @@ def with_item_item(
         if loading.item_item_belongs(checkpoints.read_meta(workdir.item_item), workdir, settings):
             return model, float(checkpoints.load(workdir.item_item, variables)["peak_rss_mb"])
 
-    def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return network(histories), model.item_item(histories), model.item_item.popularity(histories)
+    layer = model.item_item
+    if layer.rank:
+        say(f"Item–item model: {layer.rank} factors …")
+        layer.assign_factors(ImplicitFactors(layer.rank, seed=settings.training.seed).fit(split.train))
+
+    def parts(histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
+        factors = [layer.by_factors(histories)] if layer.rank else []
+        return network(histories), layer.by_rows(histories), layer.popularity(histories), *factors
 
     def fit(name: str) -> None:
         item_item = ITEM_ITEM[name].from_settings(settings.item_item)
-        model.item_item.assign(item_item.fit(split.train), split.train)
+        layer.assign(item_item.fit(split.train), split.train)
 
     discounts = selection.DISCOUNTS if settings.item_item.item_path_discount == "validation" else ()
     names, choices = settings.item_item.candidates, {}
@@ -126,9 +134,12 @@ def with_item_item(
     best, tried, at_edge = choices[name]
     model.weight.assign(best.weight)
     model.discount.assign(best.discount)
+    if layer.rank:
+        layer.share.assign(best.share)
+    of_factors = f", low-rank part × {best.share:.3g}" if best.share else ""
     say(
-        f"Item–item model: {name}, weight {best.weight:.3g}, popularity discount {best.discount:g}; validation "
-        f"NDCG@100 {tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
+        f"Item–item model: {name}, weight {best.weight:.3g}{of_factors}, popularity discount {best.discount:g}; "
+        f"validation NDCG@100 {tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
     for value in at_edge:
         say(f"The best {value} is the largest that was tried: validation users may want a larger one.")
@@ -153,6 +164,9 @@ def evaluate_baselines(settings: EvaluationSettings, workdir: Workdir, split: Sp
 
 
 def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:
+    if not BASELINES[name].out_of_core and not sp.issparse(split.train):
+        say(f"Baselines: {name} is left out: it needs all training users in memory (--train_from=memory).")
+        return None
     try:
         candidates: list[Baseline] = BASELINES[name].candidates(settings, len(split.item_ids))
     except Skipped as reason:

@@ -15,7 +15,7 @@ from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import groups
 
 if TYPE_CHECKING:
-    from trainers import claim, follow, job, summary
+    from trainers import claim, follow, job, memory_check, summary
     from vae_cf_tf.runs import workdir as workdirs
     from vae_cf_tf.training import cluster, strategies
 else:
@@ -23,6 +23,7 @@ else:
     cluster = LazyModule("vae_cf_tf.training.cluster", tensorflow=False)
     strategies = LazyModule("vae_cf_tf.training.strategies", tensorflow=False)  # see train_and_evaluate
     claim, summary = LazyModule("trainers.claim", tensorflow=False), LazyModule("trainers.summary", tensorflow=False)
+    memory_check = LazyModule("trainers.memory_check", tensorflow=False)
     workdirs = LazyModule("vae_cf_tf.runs.workdir", tensorflow=False)
 
 
@@ -52,6 +53,7 @@ def train_and_evaluate(
     with workdir.locked():
         say(summary.settings_line(settings))
         split = claim.prepared_split(settings, workdir, given, say)  # needs no TensorFlow: a wrong path is told at once
+        memory_check.check(settings, split, say)
         by_time = claim.prepared_time_split(settings, split, given, say)
         values = job.run(settings, workdir, split, say)
         return values if by_time is None else job.add_time_split(settings, workdir, values, by_time, say)

@@ -1,10 +1,9 @@
-"""Reads and splits a log once: `python -m trainers.prepare --data=ratings.csv --out=prepared/`.
+"""Splits a log of any size once: `python -m trainers.prepare --data=DIR --out=OUT --engine=duckdb`.
 
-OUT is a folder that `--data` of any run takes, so that many runs share one split and none of them reads the log again.
+OUT is a prepared data set: shards of users in Parquet files, which `trainers.main --data=OUT` takes. Many runs can
+share it, and none of them reads the log again. The engine works out of core, so the log need not fit in memory.
 """
 
-import json
-import os
 import shutil
 import sys
 import tempfile
@@ -16,73 +15,96 @@ from absl import flags
 from trainers.setting_flags import define_flags as define_settings
 from trainers.setting_flags import given_flags, settings_from_flags
 from vae_cf_tf.cli import commands
-from vae_cf_tf.data.formats import source_files
-from vae_cf_tf.data.formats.presplit import SPLIT_FILES, write_split
+from vae_cf_tf.data import prepared
 from vae_cf_tf.data.load import load_split
-from vae_cf_tf.data.split import Split
+from vae_cf_tf.engines import log
+from vae_cf_tf.engines import prepare as engines
+from vae_cf_tf.engines.base import ENGINES
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say, print_line
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import names
 
 SECTIONS = ("data", "split")
-SCHEMA_VERSION = 1
+MEMORY = "memory"
+"""The engine that reads and splits the log in this process' memory, as trainers.main does."""
+_DEFAULT = engines.Options()
 
 
 def define_flags() -> None:
     define_settings(*SECTIONS)
     commands.define_path("out", "", "Folder to write; it must not exist yet, or be empty.")
+    flags.DEFINE_enum(
+        "engine",
+        "duckdb",
+        [*ENGINES, MEMORY],
+        "duckdb: out of core on this machine. spark: a cluster, or this machine. memory: the log must fit in memory; "
+        "it alone has --split_by=permutation, which the papers have. The others have --split_by=hash.",
+    )
+    flags.DEFINE_string("memory", "", "Memory that the engine may use, such as 4GB; empty: the engine's own default.")
+    flags.DEFINE_integer("shard_users", prepared.SHARD_USERS, "Users in a shard.", lower_bound=1)
+    flags.DEFINE_string("spark_master", "local[*]", "With --engine=spark: the URL of the master.")
 
 
 def main(argv: list[str]) -> None:
-    commands.required(["out"], "python -m trainers.prepare --data=FILE --out=FOLDER")
-    prepare(settings_from_flags({}, *SECTIONS), Path(flags.FLAGS.out), given_flags(*SECTIONS))
+    commands.required(["out"], "python -m trainers.prepare --data=FILE_OR_FOLDER --out=FOLDER")
+    values = flags.FLAGS
+    options = engines.Options(values.engine, values.memory, values.shard_users, values.spark_master)
+    # An engine knows no order of the log, so it splits by a hash unless it is told otherwise.
+    defaults = {} if values.engine == MEMORY else {"split_by": "hash"}
+    prepare(settings_from_flags(defaults, *SECTIONS), Path(values.out), options, given_flags(*SECTIONS))
 
 
-def prepare(settings: Settings, out: Path, given: frozenset[str] = frozenset(), say: Say = print_line) -> None:
-    """Writes the split of the data that the settings name, whole or not at all.
+def prepare(
+    settings: Settings,
+    out: Path,
+    options: engines.Options = _DEFAULT,
+    given: frozenset[str] = frozenset(),
+    say: Say = print_line,
+) -> dict[str, Any]:
+    """Writes a prepared data set, whole or not at all, and returns its manifest.
 
     Args:
       settings: those of data and split are used.
       out: the folder to make.
+      options: of the engine and of the shards.
       given: the settings that the user named.
       say: receives the lines that a person reads.
 
     Raises:
       UserError: bad data, data that is split already, or an `out` that holds something.
     """
-    path = settings.data.data
-    if path and source_files(path)[0].name in SPLIT_FILES:
-        raise UserError(f"{path} is split already. Train on it with --data={path}.")
+    if settings.data.data and not log.is_url(settings.data.data):
+        log.files_of(settings.data.data)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
+    if options.engine == MEMORY:
+        manifest = in_memory(settings, out, options, given, say)
+    else:
+        manifest = engines.prepare(settings, out, options, say)
+    say(
+        f"Wrote {out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} "
+        f"interactions; fingerprint {manifest['fingerprint']}. Train on it with --data={out}."
+    )
+    return manifest
+
+
+def in_memory(
+    settings: Settings, out: Path, options: engines.Options, given: frozenset[str], say: Say
+) -> dict[str, Any]:
+    """`prepare` of a log that is read into memory, by any protocol of `vae_cf_tf.data.split`."""
     split = load_split(settings, say, given)
-    if split.weights is not None:
-        raise UserError("the files of a split hold no weights; give them to trainers.main with --data=LOG itself")
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        write_split(split, unfinished)
-        (unfinished / "manifest.json").write_text(json.dumps(manifest(split, settings), indent=1) + "\n")
+        prepared.write_split(split, unfinished, options.shard_users)
+        protocol = {name: settings[name] for name in names("split")}
+        manifest = prepared.finish(unfinished, protocol, split.about, options.shard_users, MEMORY)
         unfinished.chmod(0o755)
-        os.replace(unfinished, out)
+        engines.publish(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    say(f"Wrote {out}. Train on it with --data={out}.")
-
-
-def manifest(split: Split, settings: Settings) -> dict[str, Any]:
-    """What manifest.json says of a split: its size, how it was made, and a fingerprint of its content."""
-    matrices = [split.train, split.validation.fold_in, split.test.fold_in]
-    targets = [split.validation.target, split.test.target]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "fingerprint": split.fingerprint(),
-        "users": sum(matrix.shape[0] for matrix in matrices),
-        "items": len(split.item_ids),
-        "interactions": sum(int(matrix.nnz) for matrix in matrices + targets),
-        "protocol": {name: settings[name] for name in names("split")},
-    }
+    return manifest
 
 
 def run() -> int:

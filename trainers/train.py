@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -15,6 +16,7 @@ from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.training import strategies, transfer, warm_start
+from vae_cf_tf.training.averaging import AverageWeights
 from vae_cf_tf.training.callbacks import (
     CheckpointAndEarlyStop,
     EarlyStop,
@@ -24,6 +26,7 @@ from vae_cf_tf.training.callbacks import (
     interruptible,
 )
 from vae_cf_tf.training.compiling import compile_for
+from vae_cf_tf.training.initial_items import start_from_factors
 
 
 class TrainingLog(NamedTuple):
@@ -35,7 +38,12 @@ class TrainingLog(NamedTuple):
 
 
 def train(
-    settings: Settings, workdir: Workdir, split: Split, say: Say, verbose: int = 1
+    settings: Settings,
+    workdir: Workdir,
+    split: Split,
+    say: Say,
+    verbose: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[Autoencoder, TrainingLog]:
     """Trains the network from where the workdir's checkpoint stands; returns it with the weights of the best epoch.
 
@@ -45,6 +53,7 @@ def train(
       split: its training users learn, its validation users decide which epoch is best.
       say: receives the lines that a person reads.
       verbose: 0 shows no progress, 1 a bar that redraws itself where the output can, 2 a line an epoch.
+      callbacks: further ones, called when the run's own are done with an epoch.
 
     Raises:
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
@@ -63,19 +72,24 @@ def train(
     with group.scope(), group.losing_workers():
         _ = group.told(str(epochs_before))
         model = _new_model(settings, split, epochs_before)
-        validate = Validate(split.validation, settings.evaluation.eval_batch_size)
+        averages = AverageWeights(model, options.average_weights)
+        validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
         checkpoint = CheckpointAndEarlyStop(
-            workdir, validate, options.patience, _warmup_epochs(model), settings.run.checkpoint_seconds
+            workdir, validate, options.patience, _warmup_epochs(model), settings.run.checkpoint_seconds, averages
         )
         checkpoint.restore(model, options.epochs, say)
         if start and not checkpoint.epochs_done:
             _start_from(start, model, settings, split, say)
+        elif not checkpoint.epochs_done and _starts_from_factors(options.initial_items, model):
+            say("Item vectors start from factors of the log …")
+            start_from_factors(model, split.train, options.seed)
         if not _goes_on(checkpoint, settings):
             say(f"Trained already: {checkpoint.epochs_done} epochs.")
         elif checkpoint.epochs_done:
             say(f"Resuming after epoch {checkpoint.epochs_done}.")
         tensorboard = keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False)
-        _train_together(model, settings, split, checkpoint, [tensorboard], verbose if verbose != 1 or can_redraw else 2)
+        shown = verbose if verbose != 1 or can_redraw else 2
+        _train_together(model, settings, split, averages, checkpoint, [tensorboard, checkpoint, *callbacks], shown)
     if group.is_distributed:  # what follows is done by one device
         model = _new_model(settings, split, epochs_before)
     checkpoints.load(workdir.best, tree.variables(model))
@@ -92,9 +106,10 @@ def follow(settings: Settings, split: Split) -> None:
     group = strategies.group(settings.run)
     with group.scope(), group.losing_workers():
         model = _new_model(settings, split, epochs_before=int(group.told("")[0]))
-        validate = Validate(split.validation, settings.evaluation.eval_batch_size)
-        checkpoint = EarlyStop(validate, settings.training.patience, _warmup_epochs(model))
-        _train_together(model, settings, split, checkpoint, [], verbose=0)
+        averages = AverageWeights(model, settings.training.average_weights)
+        validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
+        stop = EarlyStop(validate, settings.training.patience, _warmup_epochs(model), averages)
+        _train_together(model, settings, split, averages, stop, [stop], verbose=0)
 
 
 def _new_model(settings: Settings, split: Split, epochs_before: int) -> Autoencoder:
@@ -116,6 +131,7 @@ def _train_together(
     model: Autoencoder,
     settings: Settings,
     split: Split,
+    averages: AverageWeights,
     checkpoint: CheckpointAndEarlyStop,
     callbacks: list[keras.callbacks.Callback],
     verbose: int,
@@ -123,31 +139,36 @@ def _train_together(
     """Trains from the chief's state to the end, in all processes alike.
 
     Args:
-      model: of the chief, as the checkpoint has it; of others, with any weights.
+      model: of the chief, as it is to start; of others, with any weights.
       settings, split: of the run.
+      averages: of the model.
       checkpoint: of the chief, restored.
-      callbacks: further ones of this process.
+      callbacks: what is called after validation: the checkpoint, and further ones of this process.
       verbose: of `keras.Model.fit`.
     """
     group, options = strategies.group(settings.run), settings.training
-    has_weights = bool(checkpoint.epochs_done or settings.training.warm_start)
-    state, has_weights = json.loads(group.told(json.dumps([checkpoint.state, has_weights]))[0])
-    checkpoint.state = state
-    if has_weights:  # else the strategy has given all the same initial weights
-        group.copy_from_chief(everything(model))
+    # Where the chief read or computed weights, it sends them: other machines may round otherwise.
+    is_given = bool(checkpoint.epochs_done or options.warm_start or _starts_from_factors(options.initial_items, model))
+    checkpoint.state, is_given = json.loads(group.told(json.dumps([checkpoint.state, is_given]))[0])
+    if is_given:  # else the strategy has given all the same initial weights
+        group.copy_from_chief(everything(model, averages))
     if not _goes_on(checkpoint, settings):
         return
-    is_weighted, passes_done = split.weights is not None, checkpoint.epochs_done * options.passes
+    passes_done = checkpoint.epochs_done * options.passes
     with interruptible(checkpoint.where_it_resumes) as interrupt:
         group.fit(
             model,
-            batches.shuffled(split.weighted_train(), options.batch_size, options.seed, passes_done, is_weighted),
+            batches.shuffled(split.weighted_train(), options.batch_size, options.seed, passes_done, split.has_weights),
             epochs=options.epochs,
             initial_epoch=checkpoint.epochs_done,
             steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
             verbose=verbose,
-            callbacks=[StopOnNaN(), checkpoint.validate, *callbacks, checkpoint, interrupt],
+            callbacks=[StopOnNaN(), averages, checkpoint.validate, *callbacks, interrupt],
         )
+
+
+def _starts_from_factors(initial_items: str, model: Autoencoder) -> bool:
+    return initial_items == "factors" or (initial_items == "auto" and model.settings.softmax_samples > 0)
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:

@@ -9,7 +9,10 @@ LATENT = Registry(
         "flat": "vae_cf_tf.models.flat:VAE",
         "hierarchical": "vae_cf_tf.models.hierarchical:HierarchicalVAE",
     },
-    traits={"flat": {"latent variable"}, "hierarchical": {"latent variable", "sampled KL only"}},
+    traits={
+        "flat": {"latent variable"},
+        "hierarchical": {"latent variable", "two latent variables", "sampled KL only"},
+    },
     default="hierarchical",
 )
 PRIORS = Registry(
@@ -21,7 +24,13 @@ PRIORS = Registry(
         "user_vamp": "vae_cf_tf.models.priors.user_vamp:UserVampPrior",
         "batch_vamp": "vae_cf_tf.models.priors.batch_vamp:BatchVampPrior",
     },
-    traits={"standard": {"closed-form KL"}},
+    traits={
+        "standard": {"closed-form KL"},
+        "vamp": {"learns rows of items"},
+        "hidden_vamp": {"learns rows of hidden units"},
+        "user_vamp": {"keeps posteriors of users"},
+        "batch_vamp": {"keeps posteriors of users"},
+    },
     default="user_vamp",
 )
 LIKELIHOODS = Registry(

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,10 @@ class EventLog:
 
     def __init__(self, path: Path, options: formats.ReaderOptions, threshold: float):
         self._path, self._options, self._threshold = path, options, threshold
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the log itself."""
+        return EventLog, (self._path, self._options, self._threshold)
 
     @functools.cached_property
     def _log(self) -> Interactions:

@@ -4,6 +4,7 @@ A row has a `history`, a list of raw item ids, and may have a `user`, which is c
 `recommend_filtered`: `candidates` and `exclude`, lists of raw item ids, and `include_history`.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -93,31 +94,64 @@ def check_file(path: Path) -> None:
 
 def survey(path: Path, known: frozenset[str]) -> Survey:
     """Reads and checks every row, so that a bad one is found before the first answer; `known`: the catalogue."""
-    number = ids = unknown = low = high = 0
-    types: set[type] = set()
-    has_rules = False
+    tally = Tally()
     for row in rows(path):
-        has_rules = has_rules or any(row.rules)
-        more, missing = catalogue.count(row.history, known)
-        number, ids, unknown = number + 1, ids + more, unknown + missing
-        types.add(type(as_text(row.user)))
-        if type(row.user) is int:
-            low, high = min(low, row.user), max(high, row.user)
-    binary = bytes in types
-    if kind_of(path) == "parquet":
+        tally.add(row, known)
+    kind = kind_of(path)
+    if kind == "parquet":
         schema = pq.read_schema(path)
-        users = tuple(schema.field(n).type for n in schema.names if n == "user")
-        return Survey(number, ids, unknown, users, binary, has_rules)
-    user_types = []
-    if {str, bytes} & types:
-        user_types.append(pa.binary() if binary else pa.string())
-    if int in types and (low < 0 or high < 2**63):
-        user_types.append(pa.int64())
-    if high >= 2**63:
-        user_types.append(pa.uint64())
-    if float in types:
-        user_types.append(pa.float32() if kind_of(path) == "tfrecord" else pa.float64())
-    return Survey(number, ids, unknown, tuple(user_types), binary, has_rules)
+        return tally.survey(tuple(schema.field(n).type for n in schema.names if n == "user"))
+    return tally.survey(tally.user_types(pa.float32() if kind == "tfrecord" else pa.float64()))
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts rows as they are read; `types` are names of the users' types, `low` and `high` bound the whole numbers."""
+
+    rows: int = 0
+    ids: int = 0
+    unknown: int = 0
+    low: int = 0
+    high: int = 0
+    has_rules: bool = False
+    types: frozenset[str] = frozenset()
+
+    def add(self, row: Row, known: frozenset[str]) -> None:
+        ids, unknown = catalogue.count(row.history, known)
+        self.rows, self.ids, self.unknown = self.rows + 1, self.ids + ids, self.unknown + unknown
+        self.has_rules = self.has_rules or any(row.rules)
+        if (name := type(as_text(row.user)).__name__) not in self.types:
+            self.types |= {name}
+        if type(row.user) is int:
+            self.low, self.high = min(self.low, row.user), max(self.high, row.user)
+
+    def with_another(self, other: "Tally") -> "Tally":
+        """That of the rows of both."""
+        return Tally(
+            self.rows + other.rows,
+            self.ids + other.ids,
+            self.unknown + other.unknown,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.has_rules or other.has_rules,
+            self.types | frozenset(other.types),
+        )
+
+    def user_types(self, of_floats: pa.DataType) -> tuple[pa.DataType, ...]:
+        """Types of the users of a file without a type for a column."""
+        types = []
+        if {"str", "bytes"} & self.types:
+            types.append(pa.binary() if "bytes" in self.types else pa.string())
+        if "int" in self.types and (self.low < 0 or self.high < 2**63):
+            types.append(pa.int64())
+        if self.high >= 2**63:
+            types.append(pa.uint64())
+        if "float" in self.types:
+            types.append(of_floats)
+        return tuple(types)
+
+    def survey(self, user_types: tuple[pa.DataType, ...]) -> Survey:
+        return Survey(self.rows, self.ids, self.unknown, user_types, "bytes" in self.types, self.has_rules)
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -131,7 +165,7 @@ def rows(path: Path) -> Iterator[Row]:
         for row in _READERS[kind](path):
             number += 1
             yield row
-    except _BadRow as error:
+    except BadRow as error:
         raise UserError(f"{path}, row {number + 1}: {error}") from error
     except DecodeError as error:
         raise UserError(f"{path}, row {number + 1}: it is no tf.Example.") from error
@@ -140,7 +174,7 @@ def rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} cannot be read as {kind} (after row {number}): {reason}") from error
 
 
-class _BadRow(Exception):
+class BadRow(Exception):
     """What is wrong with the row behind the last one."""
 
 
@@ -152,14 +186,19 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 blank = True  # no error at the end of the file
                 continue
             if blank:
-                raise _BadRow("it is blank. Drop it, or give it an empty history.")
-            try:
-                row = json.loads(line, parse_constant=_no_constant)
-            except (ValueError, RecursionError) as error:
-                raise _BadRow(f"it is not JSON ({error}). Correct or drop it.") from error
-            if not isinstance(row, dict):
-                raise _BadRow(f"it is no JSON object. Received: {_short(row)}")
-            yield _checked(row)
+                raise BadRow("it is blank. Drop it, or give it an empty history.")
+            yield json_row(line)
+
+
+def json_row(line: bytes | str) -> Row:
+    """The row of a line of JSON. Raises BadRow."""
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"it is not JSON ({error}). Correct or drop it.") from error
+    if not isinstance(row, dict):
+        raise BadRow(f"it is no JSON object. Received: {_short(row)}")
+    return _checked(row)
 
 
 def _no_constant(name: str) -> None:
@@ -174,20 +213,20 @@ def _checked(row: dict[str, Any]) -> Row:
     for name, ids in zip(LISTS, given, strict=True):
         if not isinstance(ids, list) or not set(map(type, ids)) <= {str, int}:
             needs = "it needs `history`," if name == "history" else f"`{name}` is"
-            raise _BadRow(f"{needs} a list of ids that are texts or whole numbers. Received: {_short(row)}")
+            raise BadRow(f"{needs} a list of ids that are texts or whole numbers. Received: {_short(row)}")
     include = row.get("include_history")
     if include not in (None, False, True):  # 0 and 1 are equal to these
-        raise _BadRow(f"`include_history` is true or false. Received: {_short(include)}")
+        raise BadRow(f"`include_history` is true or false. Received: {_short(include)}")
     if user is not None and type(user) not in (str, bytes, int, float):
-        raise _BadRow(f"`user` is a text or a number. Received: {_short(user)}")
+        raise BadRow(f"`user` is a text or a number. Received: {_short(user)}")
     if type(user) is float and not math.isfinite(user):
-        raise _BadRow(f"`user` is no number that JSON can hold. Received: {_short(user)}")
+        raise BadRow(f"`user` is no number that JSON can hold. Received: {_short(user)}")
     if type(user) is int and not -(2**63) <= user < 2**64:
-        raise _BadRow(f"`user` is beyond 64 bits. Write it as a text. Received: {_short(user)}")
+        raise BadRow(f"`user` is beyond 64 bits. Write it as a text. Received: {_short(user)}")
     history, candidates, exclude = (list(map(str, ids)) for ids in given)
     texts = [*history, *candidates, *exclude, user if type(user) is str else ""]
     if not messages.is_utf8("".join(texts)):
-        raise _BadRow(f"a text holds half a character (\\ud800 to \\udfff). Received: {_short(row)}")
+        raise BadRow(f"a text holds half a character (\\ud800 to \\udfff). Received: {_short(row)}")
     return Row(user, history, messages.Rules(candidates, exclude, bool(include)))
 
 
@@ -199,25 +238,31 @@ def _short(value: Any) -> str:
 def _parquet(path: Path) -> Iterator[Row]:
     with pq.ParquetFile(path, buffer_size=1 << 20) as file:
         schema = file.schema_arrow
-        columns = [name for name in ("user", *LISTS, "include_history") if name in schema.names]
-        if "history" not in columns or any(schema.names.count(name) > 1 for name in columns):
-            names = ", ".join(schema.names)[:80]
-            raise UserError(f"{path} needs one column `history` and at most one `user`. Found: {names}")
-        for name in LISTS:
-            if name in columns and not _holds_ids(schema.field(name).type):
-                raise UserError(
-                    f"{path}: `{name}` is a list of texts or whole numbers. Received: {schema.field(name).type}"
-                )
-        if "include_history" in columns and not pa.types.is_boolean(schema.field("include_history").type):
-            raise UserError(f"{path}: `include_history` is a boolean. Received: {schema.field('include_history').type}")
-        user_type = schema.field("user").type if "user" in schema.names else pa.null()
-        if user_type != _NANOSECONDS and _has_nanoseconds(user_type):
-            raise UserError(
-                f"{path}: `user` holds times within a nested type, whose nanoseconds would be lost. Give one value "
-                f"a user. Received: {user_type}"
-            )
+        columns = check_columns(str(path), schema)
         for batch in file.iter_batches(_rows_at_a_time(file.metadata), columns=columns):
-            yield from _parquet_rows(batch)
+            yield from table_rows(batch)
+
+
+def check_columns(name_of: str, schema: pa.Schema) -> list[str]:
+    """The names of the columns that are read. Raises UserError, which begins with `name_of`, for a table of others."""
+    columns = [name for name in ("user", *LISTS, "include_history") if name in schema.names]
+    if "history" not in columns or any(schema.names.count(name) > 1 for name in columns):
+        names = ", ".join(schema.names)[:80]
+        raise UserError(f"{name_of} needs one column `history` and at most one `user`. Found: {names}")
+    for name in LISTS:
+        if name in columns and not _holds_ids(schema.field(name).type):
+            raise UserError(
+                f"{name_of}: `{name}` is a list of texts or whole numbers. Received: {schema.field(name).type}"
+            )
+    if "include_history" in columns and not pa.types.is_boolean(schema.field("include_history").type):
+        raise UserError(f"{name_of}: `include_history` is a boolean. Received: {schema.field('include_history').type}")
+    user_type = schema.field("user").type if "user" in schema.names else pa.null()
+    if user_type != _NANOSECONDS and _has_nanoseconds(user_type):
+        raise UserError(
+            f"{name_of}: `user` holds times within a nested type, whose nanoseconds would be lost. Give one value "
+            f"a user. Received: {user_type}"
+        )
+    return columns
 
 
 def _holds_ids(kind: pa.DataType) -> bool:
@@ -242,7 +287,8 @@ def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
     return int(min(max(_CELLS / max(longest, 1), 1), 1024))
 
 
-def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Row]:
+def table_rows(batch: pa.RecordBatch) -> Iterator[Row]:
+    """The rows of a batch with the columns that `check_columns` names. Raises BadRow."""
     has, nothing = set(batch.schema.names), [None] * len(batch)
     users = _users(batch.column("user")) if "user" in has else nothing
     include = batch.column("include_history").to_pylist() if "include_history" in has else nothing
@@ -261,10 +307,10 @@ def _id_lists(name: str, column: pa.Array) -> Iterator[list[str]]:
     start, nulls = 0, values.null_count > 0
     for length in lengths:
         if length is None and name == "history":
-            raise _BadRow("`history` is null. Give it an empty list.")
+            raise BadRow("`history` is null. Give it an empty list.")
         row = ids[start : start + (length or 0)]
         if nulls and None in row:
-            raise _BadRow(f"`{name}` holds a null. Drop it.")
+            raise BadRow(f"`{name}` holds a null. Drop it.")
         yield row
         start += length or 0
 
@@ -282,7 +328,7 @@ def _tfrecord(path: Path) -> Iterator[Row]:
         row: dict[str, Any] = {name: [as_text(value) for value in values[name]] for name in values}
         for name in {"user", "include_history"} & set(row):
             if len(row[name]) > 1:
-                raise _BadRow(f"`{name}` holds {len(row[name])} values. It takes one.")
+                raise BadRow(f"`{name}` holds {len(row[name])} values. It takes one.")
             row[name] = row[name][0] if row[name] else None
         yield _checked(row)
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from export import versions
+from export import card, catalogue, versions
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -57,24 +57,43 @@ def _is_saved_model(folder: Path) -> bool:
     return (folder / "saved_model.pb").is_file()
 
 
-def describe(version: Path, source: Path, **settings: Any) -> Job:
-    """What the parts belong to: the model's bytes, the input by name, size and time, and the settings: kind, part_rows,
-    k and events."""
+def facts_of(version: Path) -> Job:
+    """The model's folder and version, and a checksum of its bytes. Raises UserError where it is none of export.main."""
     checksum = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.index", "assets/item_ids.txt"):
         if not (version / name).is_file():
             raise UserError(f"{version} has no {name}. Give a SavedModel that export.main wrote.")
         checksum.update((version / name).read_bytes())  # the index holds a checksum of each variable
-    status = source.stat()
     return {
         "model": str(version.parent.absolute()),
         "version": version.name,
         "model_checksum": checksum.hexdigest()[:16],
+    }
+
+
+def describe(version: Path, source: Path, **settings: Any) -> Job:
+    """What the parts belong to: the model's bytes, the input by name, size and time, and the settings: kind, part_rows,
+    k and events."""
+    facts, status = facts_of(version), source.stat()
+    return facts | {
         "input_name": source.name,
         "input_bytes": status.st_size,
         "input_modified_ns": status.st_mtime_ns,
         **settings,
     }
+
+
+def check_k(version: Path, k: int) -> None:
+    """Raises UserError where a version recommends fewer than k items; 0: as many as it does."""
+    if k > (top_k := card.read(version).get("top_k", k) if k else 0):
+        raise UserError(f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}.")
+
+
+def summary(folder: Path | str, described: Job) -> str:
+    """What a job that is complete has done."""
+    model = Path(described["model"]) / described["version"]
+    complete = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
+    return f"{complete} {catalogue.unknown_line(described['ids'], described['unknown_ids'])}"
 
 
 def check_same(folder: Path, begun: Job, now: Job) -> None:

@@ -1,29 +1,18 @@
 """Scoring a file of histories: a job that can be interrupted and resumed."""
 
-import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from export import card, catalogue, versions
+from export import catalogue, versions
 from export.client.messages import is_utf8
-from export.scoring import event_log, history_files, job, recommendation_files
-from vae_cf_tf.cli.lazy import LazyModule
+from export.scoring import event_log, history_files, job, parts, recommendation_files, workers
 from vae_cf_tf.data.formats import ReaderOptions
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import locked, written_aside
 
-if TYPE_CHECKING:
-    from export.scoring import loaded_model
-else:
-    loaded_model = LazyModule("export.scoring.loaded_model")
-
-_CELLS = 1 << 20  # histories × length of the longest list of ids
 _COLUMNS = ReaderOptions()
 
 
@@ -37,6 +26,7 @@ def score_file(
     k: int = 0,
     columns: ReaderOptions = _COLUMNS,
     threshold: float | None = None,
+    processes: int = 1,
 ) -> None:
     """Writes recommendations for the rows of `source` as parts in `folder`, those that are not there yet.
 
@@ -45,6 +35,7 @@ def score_file(
         began with.
       source, folder, kind, batch_size, part_rows, k, threshold: as the flags.
       columns: of a log of events.
+      processes: that make the parts between them; the parts are the same.
     """
     for path in (model, source, folder):
         if not is_utf8(str(path)):
@@ -60,10 +51,7 @@ def score_file(
     with locked(folder, f"Another scoring job is writing to {folder}. Wait for its end, or give another --output."):
         begun = job.read(folder)
         version = job.version_of(model, begun)
-        if k > (top_k := card.read(version).get("top_k", k) if k else 0):
-            raise UserError(
-                f"--k={k} is more than the {top_k} items that {version} recommends. Export with --top_k={k}."
-            )
+        job.check_k(version, k)
         events: dict[str, Any] | None = None
         if is_log:
             events = columns.named | {"threshold": event_log.threshold_of(version) if threshold is None else threshold}
@@ -77,7 +65,7 @@ def score_file(
             job.check_same(folder, begun, described)
             missing, finished = job.missing_parts(folder, begun), (folder / job.SUCCESS).exists()
             if finished and not missing:
-                print(f"{_summary(folder, begun)}{_newer(model, version)}")
+                print(f"{job.summary(folder, begun)}{_newer(model, version)}")
                 return
             print(_resumes(folder, begun, missing, finished))
             (folder / job.SUCCESS).unlink(missing_ok=True)
@@ -86,26 +74,26 @@ def score_file(
         recommendation_files.check_users(kind, survey)
         unknown = catalogue.unknown_line(survey.ids, survey.unknown)
         print(f"Read {source}: {survey.rows:,} rows. {unknown}", file=sys.stderr)
-        ask, size = loaded_model.recommender(version, len(item_ids), batch_size, survey.has_rules, k)
-        del item_ids
         described |= {"rows": survey.rows, "parts": max(1, math.ceil(survey.rows / part_rows))}
         described |= {"ids": survey.ids, "unknown_ids": survey.unknown}
         job.write(folder, described)
+        scoring = parts.Scoring(
+            folder, described, rows_of, survey.user_types, version, len(item_ids), batch_size, survey.has_rules
+        )
+        del item_ids
         try:
-            _write_parts(folder, described, rows_of.rows(), survey.user_types, ask, size)
+            _write_parts(scoring, processes)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt("The same command makes the parts that are missing.") from interrupt
+        except UserError:
+            if len(job.missing_parts(folder, described)) == described["parts"]:  # the next job may be another one
+                (folder / job.JOB).unlink()
+            raise
         if source.stat().st_mtime_ns != described["input_modified_ns"]:
             raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
         with written_aside(folder / job.SUCCESS) as aside:
             aside.write_text(f"{described['parts']} parts\n")
-        print(_summary(folder, described))
-
-
-def _summary(folder: Path, described: job.Job) -> str:
-    model = Path(described["model"]) / described["version"]
-    complete = f"{folder} is complete. Rows: {described['rows']:,}. Parts: {described['parts']:,}. Model: {model}."
-    return f"{complete} {catalogue.unknown_line(described['ids'], described['unknown_ids'])}"
+        print(job.summary(folder, described))
 
 
 def _resumes(folder: Path, begun: job.Job, missing: list[Path], finished: bool) -> str:
@@ -121,43 +109,43 @@ def _newer(model: Path, version: Path) -> str:
     return "" if newest == version else f" To score with {newest}, give another --output."
 
 
-def _write_parts(
-    folder: Path,
-    described: job.Job,
-    rows: Iterator[history_files.Row],
-    user_types: tuple[Any, ...],
-    ask: Callable[[list[history_files.Row]], tuple[np.ndarray, np.ndarray]],
-    size: int,
-) -> None:
-    done, answered, start, shown = 0, 0, time.perf_counter(), 0.0
-    for number in range(described["parts"]):
-        part = itertools.islice(rows, described["part_rows"])
-        path = job.part(folder, number, described["kind"])
-        if path.exists():
-            done += sum(1 for _ in part)
-            continue
-        with written_aside(path) as aside, recommendation_files.Writer(aside, described["kind"], user_types) as writer:
-            for batch in _requests(part, size):
-                writer.write([row.user for row in batch], *ask(batch))
-                done, answered, now = done + len(batch), answered + len(batch), time.perf_counter()
-                if now - shown >= 1 or done == described["rows"]:
-                    rate = answered / (now - start)
-                    text = f"\r{done:,} of {described['rows']:,} rows, {rate:,.0f} a second "
-                    print(text, end="", file=sys.stderr, flush=True)
-                    shown = now
-    print(file=sys.stderr)
+def _write_parts(scoring: parts.Scoring, processes: int) -> None:
+    """Makes the missing parts and shows how far that is."""
+    folder, rows, part_rows = scoring.folder, scoring.described["rows"], scoring.described["part_rows"]
+    numbers = [
+        n for n in range(scoring.described["parts"]) if not job.part(folder, n, scoring.described["kind"]).exists()
+    ]
+    left = sum(min(part_rows, rows - number * part_rows) for number in numbers)
+    progress = _Progress(rows, rows - left)
+    try:
+        if (processes := min(processes, len(numbers))) > 1:
+            for made in workers.make(scoring, numbers, processes):
+                progress.add(made)
+        else:
+            maker = parts.PartMaker(scoring)
+            for number in numbers:
+                maker.make(number, progress.add)
+    finally:
+        print(file=sys.stderr)
 
 
-def _requests(rows: Iterable[history_files.Row], size: int) -> Iterator[list[history_files.Row]]:
-    """The rows in batches of at most `size` rows and _CELLS ids of a list, padding included."""
-    batch: list[history_files.Row] = []
-    longest = 1
-    for row in rows:
-        length = max(len(row.history), len(row.rules.candidates), len(row.rules.exclude), 1)
-        longest = max(longest, length)
-        if batch and (len(batch) == size or (len(batch) + 1) * longest > _CELLS):
-            yield batch
-            batch, longest = [], length
-        batch.append(row)
-    if batch:
-        yield batch
+class _Progress:
+    """A line on stderr: rows that are done, and how many a second were answered.
+
+    Args:
+      rows: of the whole job.
+      done: those that an earlier start answered.
+    """
+
+    def __init__(self, rows: int, done: int):
+        self._rows, self._done, self._answered = rows, done, 0
+        self._start, self._shown = time.perf_counter(), 0.0
+
+    def add(self, rows: int) -> None:
+        now = time.perf_counter()
+        self._done, self._answered = self._done + rows, self._answered + rows
+        if now - self._shown >= 1 or self._done == self._rows:
+            rate = self._answered / (now - self._start)
+            text = f"\r{self._done:,} of {self._rows:,} rows, {rate:,.0f} a second "
+            print(text, end="", file=sys.stderr, flush=True)
+            self._shown = now

@@ -6,6 +6,9 @@ round, in one process. Utilisation is the floor divided by the best step.
 
 The figures are printed as JSON, and stderr tells what is being measured. `--compare` adds settings that are measured
 after the first ones.
+
+With `--time_to=.42,.43` it trains on the data that --data or --dataset name instead, and prints the seconds until the
+baselines, the model and those of `--compare` and `--also` have these values of NDCG@100 on test users.
 """
 
 import contextlib
@@ -13,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -22,15 +26,19 @@ from trainers.main import define_flags as define_settings
 from trainers.main import settings_from_flags
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
+from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.synthetic import synthetic_matrix
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import home_expanded
 from vae_cf_tf.settings import ModelSettings, Settings
-from vae_cf_tf.settings.settings import groups, parsed_pairs
+from vae_cf_tf.settings.flagfiles import settings_in
+from vae_cf_tf.settings.settings import groups, names, parsed_pairs
 
 if TYPE_CHECKING:
-    from trainers.benchmark import measurement
+    from trainers.benchmark import measurement, time_to
 else:
     measurement = LazyModule("trainers.benchmark.measurement")
+    time_to = LazyModule("trainers.benchmark.time_to")
 
 PRESETS = {  # training users, items, interactions
     "ml-1m": (4_834, 3_497, 462_827),
@@ -51,12 +59,22 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_multi_string("compare", [], "Settings of a further run, such as layers=3,batch_size=500.")
+    flags.DEFINE_string(
+        "time_to",
+        "",
+        "Values of NDCG@100, such as .42,.43: trains on --data and prints the seconds until test users have them, in "
+        "place of the times of steps.",
+    )
+    flags.DEFINE_multi_string("also", [], "Flagfile of a further model for --time_to.")
     flags.DEFINE_integer("steps", 20, "Steps that are timed.", lower_bound=3)
 
 
 def main(argv: list[str]) -> None:
     values, given = flags.FLAGS, settings_from_flags()
     variants = [("as given", given), *((text, given.replaced(**parsed_pairs(text))) for text in values.compare)]
+    if values.time_to:
+        print(_time_to(values.time_to, variants, values.also))
+        return
     results = benchmark(variants, values.preset, values.steps, values.items)
     print(json.dumps(results, indent=1, ensure_ascii=False))
 
@@ -85,6 +103,19 @@ def benchmark(
         progress.begin(f"making {interactions:,} interactions of {users:,} users with {items:,} items")
         train = synthetic_matrix(users, items, interactions, seed=0)
         return [shape | figures for figures in measurement.measured(variants, train, steps, progress)]
+
+
+def _time_to(text: str, variants: Sequence[tuple[str, Settings]], flagfiles: Sequence[str]) -> str:
+    """The table of `time_to.courses`. Raises UserError for values, flagfiles or data that cannot be read."""
+    targets, given = time_to.targets_in(text), variants[0][1]
+    kept = {name: given[name] for name in names("data", "split", "evaluation")}
+    also = [(Path(f).stem, Settings.of(**settings_in(Path(home_expanded(f))) | kept)) for f in flagfiles]
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    split = load_split(given, say)
+    return time_to.table(time_to.courses([*variants, *also], split, targets, say), targets)
 
 
 def _check_memory(settings: ModelSettings, items: int) -> None:

@@ -23,7 +23,7 @@ class Phase(NamedTuple):
 
     learns: str
     passes: int  # over the users, in an epoch
-    step: int  # number, from 0, of its first step in an epoch
+    step: int  # number, from 0, of its first step
     variables: Sequence[keras.Variable]  # those that learn
     dropout_rate: float  # at the input
 
@@ -36,7 +36,7 @@ def phases_of(model: Autoencoder) -> list[Phase]:
         return [Phase("all weights", 1, 0, model.trainable_variables, rate)]
     return [
         Phase("encoder and prior", passes, 0, model.encoder_and_prior_variables, rate),
-        Phase("decoder", 1, passes * options.steps_per_pass, model.decoder.trainable_variables, 0.0),
+        Phase("decoder", 1, passes * model.steps_per_turn, model.decoder.trainable_variables, 0.0),
     ]
 
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from trainers.report import rankings
 from trainers.report.finished import Finished
@@ -74,6 +75,8 @@ def load(workdir: Workdir, finished: Finished, split: Split) -> Run:
             f"The figures of the run in {workdir.path} are of other weights than those it has now. Start trainers.main "
             "again with the same settings; it judges them."
         )
+    if not sp.issparse(split.train):
+        raise UserError("The report needs all training users in memory, and this run has --train_from=shards.")
     network, tried = model, []
     if isinstance(model, HybridModel):
         network, tried = model.network, [Candidate(*row) for row in checkpoints.read_meta(workdir.item_item)["tried"]]

@@ -1,6 +1,7 @@
 """Which users are held out, where that must not change as the log grows."""
 
 import hashlib
+from fractions import Fraction
 
 import numpy as np
 
@@ -28,3 +29,37 @@ def by_hash(users: np.ndarray, ids: np.ndarray, seed: int) -> list[np.ndarray]:
     h = np.fromiter((int.from_bytes(digest) / 2**48 for digest in digests), np.float64, len(users))
     is_test, is_validation = h < share, h >= 1 - share
     return [users[~is_test & ~is_validation], users[is_validation], users[is_test]]
+
+
+def md5_of(seed: int, *ids: str) -> str:
+    """32 hexadecimal digits of the seed and the ids: md5 of "seed:id:id" as UTF-8, which SQL engines have too."""
+    return hashlib.md5(":".join((str(seed), *ids)).encode(), usedforsecurity=False).hexdigest()
+
+
+def bounds(share: float) -> tuple[str, str]:
+    """Where test ends and validation begins, among the values of `md5_of`, which are compared as text."""
+    below = int(Fraction(str(float(share))) * 2**128)
+    return f"{below:032x}", f"{2**128 - below:032x}"
+
+
+def by_md5(users: np.ndarray, ids: np.ndarray, seed: int, share: float) -> list[np.ndarray]:
+    """The training, validation and test users among `users`, each in the order of `md5_of` their ids.
+
+    A user's part is a function of id, seed and share alone: test where the value, as a number in [0, 1), is below the
+    share, validation from 1 − share. It does not depend on the other users, as it does in `by_hash`.
+
+    Args:
+      users: codes.
+      ids: raw id of each code.
+      seed: of `md5_of`.
+      share: of the users, held out for each of validation and test.
+    """
+    users = in_md5_order(users, ids, seed)
+    h = np.array([md5_of(seed, str(ids[user])) for user in users.tolist()], object)
+    test, validation = (int(np.searchsorted(h, bound)) for bound in bounds(share))
+    return [users[test:validation], users[validation:], users[:test]]
+
+
+def in_md5_order(users: np.ndarray, ids: np.ndarray, seed: int) -> np.ndarray:
+    """The codes of users in the order of `md5_of` their ids."""
+    return np.array(sorted(users.tolist(), key=lambda user: (md5_of(seed, ids[user]), ids[user])), users.dtype)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from vae_cf_tf.data import formats
 from vae_cf_tf.data.download import download
 from vae_cf_tf.data.interactions import Interactions
+from vae_cf_tf.data.shards import ShardedSplit
 from vae_cf_tf.data.split import Split, split
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
@@ -28,6 +29,8 @@ def load_split(settings: Settings, say: Say, given: Collection[str] = frozenset(
 
 def split_of(data: Interactions | Split, settings: Settings, say: Say, given: Collection[str] = frozenset()) -> Split:
     """Splits data that is read. Arguments and errors as `load_split`."""
+    if settings.data.train_from == "shards" and not isinstance(data, ShardedSplit):
+        raise UserError("--train_from=shards needs a data set of trainers.prepare: give its folder as --data")
     if isinstance(data, Split):
         if unused := [f"--{name}" for name in names("split") if name in given]:
             say(f"The data is split already: {', '.join(unused)} change{'s'[: len(unused) == 1]} nothing.")
@@ -59,4 +62,5 @@ def reader_options(settings: Settings) -> formats.ReaderOptions:
         timestamp_column=settings.data.timestamp_column,
         weight_column=settings.data.weight_column,
         needs_times=settings.split.needs_times or settings.run.also_time_split,
+        train_from=settings.data.train_from,
     )

@@ -30,3 +30,22 @@ class Progress:
             if time.monotonic() - self._last >= EVERY:
                 self._say(f"{self._rows:,} rows read so far …")
                 self._last = time.monotonic()
+
+
+class Pace:
+    """Passes on a line at most every so many seconds.
+
+    Args:
+      say: receives the lines.
+      seconds: between two of them.
+    """
+
+    def __init__(self, say: Say, seconds: float = EVERY):
+        self._say, self._seconds = say, seconds
+        self._last = time.monotonic()
+
+    def told(self, line: str) -> None:
+        """Says the line, unless another one was said a short time ago."""
+        if time.monotonic() - self._last >= self._seconds:
+            self._say(line)
+            self._last = time.monotonic()

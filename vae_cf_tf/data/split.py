@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +28,7 @@ SPLIT_FILE = "split.npz"
 PARTS = ("test", "validation")
 """The held-out users: those for the result, and those on whom epochs and settings are chosen."""
 _DEFAULT = SplitSettings()
-_MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
+MIN_ITEMS_FOR_TARGETS = 5  # held-out users with fewer keep all of them as fold-in
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Split:
     titles: dict[str, str]  # item id -> title, {} where unknown
     about: dict[str, Any] = field(default_factory=dict)  # how it was made, as metrics.json has it; {}: not known
     weights: np.ndarray | None = None  # float32 [train.nnz], x_ui in the order of train.indices; None: all are 1
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether any x_ui is not 1."""
+        return self.weights is not None
 
     def weighted_train(self) -> sparse.csr_matrix:
         """`train` with the weights in place of ones."""
@@ -100,7 +105,7 @@ class Split:
                 about = json.loads(arrays["about"].tobytes()) if "about" in arrays else {}
                 weights = arrays.get("train_weights")
                 matrices = [
-                    _csr(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(item_ids))
+                    csr(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(item_ids))
                     for name in ("train", "validation_tr", "validation_te", "test_tr", "test_te")
                 ]
         except UserError:
@@ -112,7 +117,7 @@ class Split:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that splits of equal matrices, weights and item ids share, whatever titles and `about`
         they have."""
-        digest = hashlib.sha256(json.dumps(self.item_ids).encode())
+        digest = new_fingerprint(self.item_ids)
         for _, matrix in self._matrices():
             digest.update(np.asarray([*matrix.shape, matrix.nnz], np.int64).tobytes())
             digest.update(matrix.indptr.astype(np.int64).tobytes())
@@ -120,6 +125,11 @@ class Split:
         if self.weights is not None:
             digest.update(np.ascontiguousarray(self.weights, np.float32).data)
         return digest.hexdigest()[:16]
+
+
+def new_fingerprint(item_ids: Sequence[str]) -> "hashlib._Hash":
+    """The digest that `Split.fingerprint` begins with."""
+    return hashlib.sha256(json.dumps(list(item_ids)).encode())
 
 
 def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: Say = silent) -> Split:
@@ -136,6 +146,10 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
     those with an item of the catalogue before it, and another between the cuts: what lies before is fold-in, what lies
     between is target unless the user had it before. Test users likewise, at the second cut. Events after the second cut
     thus only are test targets. Rows are in the order of the users' ids.
+
+    With `split_by` = hash nothing depends on the order of the log: users are held out by a hash of their ids and rows
+    are in its order (`assignment.by_md5`), the catalogue is in the order of the item ids as text, and the targets are
+    the items of which `md5_of` user and item is largest; with `targets` = latest it decides among events of one time.
 
     Args:
         say: is told how much each step leaves.
@@ -201,7 +215,9 @@ def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -
 
     kept = _sorted_by_id(kept, log.user_ids)
     random = np.random.RandomState(settings.split_seed)
-    if settings.user_draws == "hashed":
+    if settings.split_by == "hash":
+        parts = assignment.by_md5(kept, log.user_ids, settings.split_seed, settings.heldout_share)
+    elif settings.user_draws == "hashed":
         parts = assignment.by_hash(kept, log.user_ids, settings.split_seed)
     else:
         permuted = kept[random.permutation(len(kept))]
@@ -210,11 +226,11 @@ def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -
     is_training = np.zeros(len(log.user_ids), bool)
     is_training[parts[0]] = True
     trains = is_training[users] & is_kept[items]  # [events]
-    catalogue = pd.unique(items[trains])
+    catalogue = _catalogue(log, trains, settings)
     column = np.full(len(log.item_ids), -1, np.int32)
     column[catalogue] = np.arange(len(catalogue), dtype=np.int32)
     rows = seen[parts[0]]
-    train = _csr(rows.indptr, column[rows.indices], len(catalogue))
+    train = csr(rows.indptr, column[rows.indices], len(catalogue))
     del seen, rows
     weights = _weights(log, settings, trains, train, parts[0], column)
 
@@ -222,14 +238,15 @@ def _by_users(log: Interactions, settings: SplitSettings, told: str, say: Say) -
     rank[kept] = np.arange(len(kept), dtype=np.int32)
     held_out, target_events = [], np.zeros(0, np.int64)
     latest = log.times if settings.targets == "latest" else None
+    hashes = _hashes(log, settings)
     for part in parts[1:]:
         if settings.target_draws == "reseeded":
             random = np.random.RandomState(settings.split_seed)
         made, target_events = _held_out(
-            users, column[items], part, rank, len(catalogue), settings.fold_in_share, random, latest
+            users, column[items], part, rank, len(catalogue), settings.fold_in_share, random, latest, hashes
         )
         held_out.append(made)
-    if lost := 2 * held - sum(h.target.shape[0] for h in held_out):
+    if lost := sum(map(len, parts[1:])) - sum(h.target.shape[0] for h in held_out):
         say(f"Left out: {lost:,} held-out users of whose items no training user has any.")
     for name, held_out_part in zip(("validation", "test"), held_out, strict=True):
         if not held_out_part.target.nnz:
@@ -274,12 +291,12 @@ def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) ->
     is_training = np.zeros(shape[0], bool)
     is_training[kept] = True
     trains &= is_training[users] & is_kept[items]
-    catalogue = pd.unique(items[trains])
+    catalogue = _catalogue(log, trains, settings)
     column = np.full(shape[1], -1, np.int32)
     column[catalogue] = np.arange(len(catalogue), dtype=np.int32)
-    kept = _sorted_by_id(kept, log.user_ids)
+    kept = _in_order(kept, log.user_ids, settings)
     rows = seen[kept]
-    train = _csr(rows.indptr, column[rows.indices], len(catalogue))
+    train = csr(rows.indptr, column[rows.indices], len(catalogue))
     weights = _weights(log, settings, trains, train, kept, column)
     known = column[items] >= 0
     held_out, target_events = [], np.zeros(0, np.int64)
@@ -301,8 +318,8 @@ def _by_time(log: Interactions, settings: SplitSettings, told: str, say: Say) ->
             f"{name.capitalize()}: {len(judged):,} of the {active:,} users who are active from {as_text(start)} on "
             "have an item of the catalogue before it and another one after it."
         )
-        ordered = _sorted_by_id(judged, log.user_ids)
-        held_out.append(HeldOut(*(_csr(m.indptr, m.indices, wide[1]) for m in (fold_in[ordered], target[ordered]))))
+        ordered = _in_order(judged, log.user_ids, settings)
+        held_out.append(HeldOut(*(csr(m.indptr, m.indices, wide[1]) for m in (fold_in[ordered], target[ordered]))))
         events = np.flatnonzero(after)
         target_events = events[np.asarray(target[users[events], column[items[events]]]).ravel() > 0]
     about = {"by": "time", "targets": "after the cut", "cut": as_text(at.test), "training_ends": as_text(at.validation)}
@@ -333,7 +350,7 @@ def target_counts(sizes: Sequence[int], fold_in_share: float) -> list[int]:
     """How many targets held-out users of so many items have: (1 - fold_in_share)·size, rounded down, exactly."""
     share = 1 - Fraction(str(float(fold_in_share)))  # of .71 exactly .29, and .29·100 is 29
     above, below = share.as_integer_ratio()
-    return [size * above // below if size >= _MIN_ITEMS_FOR_TARGETS else 0 for size in sizes]
+    return [size * above // below if size >= MIN_ITEMS_FOR_TARGETS else 0 for size in sizes]
 
 
 def _rows(matrix: sparse.csr_matrix) -> int:
@@ -364,10 +381,11 @@ def _too_few_users(left: Sequence[int], settings: SplitSettings) -> str:
 
 def _no_targets(name: str, part: HeldOut, settings: SplitSettings) -> str:
     most = int((np.diff(part.fold_in.indptr) + np.diff(part.target.indptr)).max(initial=0))
-    if most >= _MIN_ITEMS_FOR_TARGETS:
+    if most >= MIN_ITEMS_FOR_TARGETS:
         remedy = f"lower --fold_in_share (received {settings.fold_in_share:g})"
     else:
-        remedy = f"{_MIN_ITEMS_FOR_TARGETS} are needed: hold out more users with --heldout_users, or give more data"
+        flag = "--heldout_share" if settings.split_by == "hash" else "--heldout_users"
+        remedy = f"{MIN_ITEMS_FOR_TARGETS} are needed: hold out more users with {flag}, or give more data"
     return f"no {name} user has a target: the most items of the catalogue that one has are {most}; {remedy}"
 
 
@@ -380,24 +398,33 @@ def _held_out(
     fold_in_share: float,
     random: np.random.RandomState,
     times: np.ndarray | None = None,
+    hashes: Callable[[np.ndarray], list[str]] | None = None,
 ) -> tuple[HeldOut, np.ndarray]:
     """Draws the targets of the users `part` from the log's `users` and `columns` (-1: not in the catalogue), or takes
-    the latest where there are `times`. Returns the targets' events, too."""
+    the latest where there are `times`, or those of the largest hash. Returns the targets' events, too.
+
+    Args: hashes: gives a text for each of these events, a function of the ids of user and item.
+    """
     row = np.full(len(rank), -1, np.int32)
     row[part] = np.arange(len(part), dtype=np.int32)
     chosen = np.flatnonzero((row[users] >= 0) & (columns >= 0))
     if times is not None:
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
     chosen = chosen[~pd.Series(users[chosen].astype(np.int64) * items + columns[chosen]).duplicated().to_numpy()]
+    if hashes is not None:
+        chosen = chosen[np.argsort(np.array(hashes(chosen), object), kind="stable")]
+        if times is not None:
+            chosen = chosen[np.argsort(times[chosen], kind="stable")]
+    by_rank = times is not None or hashes is not None
     chosen = chosen[np.argsort(rank[users[chosen]], kind="stable")]  # user by user, each in the log's order
     users, columns = users[chosen], columns[chosen]
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else np.zeros(0, int)
     is_target = np.zeros(len(users), bool)
     sizes = np.diff(np.r_[starts, len(users)]).tolist()
     for start, size, count in zip(starts.tolist(), sizes, target_counts(sizes, fold_in_share), strict=True):
-        if size >= _MIN_ITEMS_FOR_TARGETS:
+        if size >= MIN_ITEMS_FOR_TARGETS:
             last = np.arange(size - count, size)
-            is_target[start + (last if times is not None else random.choice(size, count, replace=False))] = True
+            is_target[start + (last if by_rank else random.choice(size, count, replace=False))] = True
     rows, row_count = _compact(row[users])
     fold_in, target = (ones(rows[m], columns[m], (row_count, items)) for m in (~is_target, is_target))
     return HeldOut(fold_in, target), chosen[is_target]
@@ -406,6 +433,31 @@ def _held_out(
 def with_titles(data: Split, titles: Mapping[str, str]) -> Split:
     """The split with these titles, of its own items alone. Raises UserError where there are titles but none of them."""
     return replace(data, titles=matching(titles, data.item_ids))
+
+
+def _catalogue(log: Interactions, trains: np.ndarray, settings: SplitSettings) -> np.ndarray:
+    """The items of the events that train: in order of first appearance, or of their ids with `split_by` = hash."""
+    found = pd.unique(log.items[trains])
+    if settings.split_by == "hash":
+        found = found[np.argsort(log.item_ids[found], kind="stable")]
+    return found
+
+
+def _in_order(users: np.ndarray, ids: np.ndarray, settings: SplitSettings) -> np.ndarray:
+    """The users in the order of their ids, or of the hash with `split_by` = hash."""
+    if settings.split_by == "hash":
+        return assignment.in_md5_order(users, ids, settings.split_seed)
+    return _sorted_by_id(users, ids)
+
+
+def _hashes(log: Interactions, settings: SplitSettings) -> Callable[[np.ndarray], list[str]] | None:
+    """For `_held_out`; None where `random` draws the targets."""
+    if settings.split_by != "hash":
+        return None
+    return lambda events: [
+        assignment.md5_of(settings.split_seed, log.user_ids[user], log.item_ids[item])
+        for user, item in zip(log.users[events].tolist(), log.items[events].tolist(), strict=True)
+    ]
 
 
 def _compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
@@ -422,7 +474,7 @@ def ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> spars
     return matrix
 
 
-def _csr(indptr: np.ndarray, indices: np.ndarray, columns: int) -> sparse.csr_matrix:
+def csr(indptr: np.ndarray, indices: np.ndarray, columns: int) -> sparse.csr_matrix:
     """The matrix of ones with these index arrays, its indices sorted within a row."""
     wide = np.int32 if len(indices) < 2**31 else np.int64
     parts = (np.ones(len(indices), np.float32), indices.astype(wide, copy=False), indptr.astype(wide, copy=False))

@@ -1,6 +1,7 @@
 """Cuts in time, and whether training holds events later than those it is judged on."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,20 +30,38 @@ def cuts(times: np.ndarray, settings: SplitSettings) -> Cuts:
     Raises: UserError where no event lies before, between or after the cuts.
     """
     ordered = np.sort(times)
+    return cuts_of(
+        len(ordered),
+        lambda index: float(ordered[index]),
+        lambda moment: int(np.searchsorted(ordered, moment)),
+        settings,
+    )
+
+
+def cuts_of(events: int, at: Callable[[int], float], before: Callable[[float], int], settings: SplitSettings) -> Cuts:
+    """As `cuts`, of times that need not be in memory.
+
+    Args:
+        events: how many there are.
+        at: gives the time of an event by its number from 0 in the order of time.
+        before: gives how many events are earlier than a moment.
+        settings: as in `cuts`.
+    """
     share, cut = settings.cut_share, settings.cut_time
     if share is not None:
-        cut = float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
+        cut = at(min(int(share * events), events - 1))
     assert cut is not None
-    before = int(np.searchsorted(ordered, cut))  # events before the cut
-    after = len(ordered) - before
-    span = f"the events that count are from {as_text(ordered[0])} to {as_text(ordered[-1])}"
-    if not 0 < before < len(ordered):
+    earlier = before(cut)
+    after = events - earlier
+    first, last = at(0), at(events - 1)
+    span = f"the events that count are from {as_text(first)} to {as_text(last)}"
+    if not 0 < earlier < events:
         side = "before" if after else "after"
         raise UserError(f"--cut={settings.cut} leaves no event {side} it: {span}; give another cut")
-    validation = float(ordered[max(before - after, 0)])
-    if not ordered[0] < validation < cut:
+    validation = at(max(earlier - after, 0))
+    if not first < validation < cut:
         raise UserError(
-            f"--cut={settings.cut} leaves too few events before it for training and validation ({before:,} before, "
+            f"--cut={settings.cut} leaves too few events before it for training and validation ({earlier:,} before, "
             f"{after:,} after): {span}; give a later cut"
         )
     return Cuts(validation, cut)

@@ -92,14 +92,21 @@ class Times:
 def _in_seconds(numbers: np.ndarray) -> np.ndarray:
     """Seconds since 1970, float64 [rows], of numbers whose unit is inferred (`_DATES`, `_UNITS`)."""
     low, high = numbers.min(), numbers.max()
-    if _DATES[0] <= low and high <= _DATES[1]:
+    unit = number_units(low, high, bool((numbers == np.floor(numbers)).all()))
+    if unit is None:
         distinct, codes = np.unique(numbers, return_inverse=True)
-        if (distinct == np.floor(distinct)).all():
-            dates = _from_text(pa.array([f"{n:.0f}" for n in distinct], pa.string()))
-            if np.isfinite(dates).all():
-                return dates[codes]
+        dates = _from_text(pa.array([f"{n:.0f}" for n in distinct], pa.string()))
+        if np.isfinite(dates).all():
+            return dates[codes]
+    return numbers / (unit or 1.0)
+
+
+def number_units(low: float, high: float, are_whole: bool) -> float | None:
+    """Units per second of numbers between these; None where they may be dates without hyphens, and else are seconds."""
+    if _DATES[0] <= low and high <= _DATES[1] and are_whole:
+        return None
     largest = max(-low, high)
-    return numbers / next((unit for least, unit in _UNITS if largest >= least), 1.0)
+    return next((unit for least, unit in _UNITS if largest >= least), 1.0)
 
 
 def _numbers(texts: pa.Array) -> np.ndarray:

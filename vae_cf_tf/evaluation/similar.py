@@ -41,7 +41,8 @@ def choose(model: Autoencoder | HybridModel, split: Split, seed: int, batch_size
     names = similar.names(model)
     log_probs = _traced(model)  # traced once for all similarities
     rankers = {name: _ranker(SIMILARITIES[name](model, log_probs)) for name in names}
-    rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
+    if sp.issparse(split.train):  # else they are not in memory
+        rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
     queries = {part: one_item_each(getattr(split, part), seed) for part in PARTS}
     figures = {
         part: {name: _figures(rank, query, batch_size) for name, rank in rankers.items()} if query.target.nnz else {}

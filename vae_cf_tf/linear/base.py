@@ -25,6 +25,9 @@ class Baseline(abc.ABC):
     description: ClassVar[str]
     """What it does, to follow its label in a sentence."""
 
+    out_of_core: ClassVar[bool] = False
+    """Whether `fit` also takes training users that are not in memory, of which it asks `item_counts()` only."""
+
     @classmethod
     @abc.abstractmethod
     def candidates(cls, settings: EvaluationSettings, num_items: int) -> list["Baseline"]:

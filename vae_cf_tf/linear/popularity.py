@@ -18,11 +18,12 @@ class Popularity(Baseline):
 
     description = "recommends to everyone the items that most training users have"
     label = "popularity"
+    out_of_core = True
 
     @classmethod
     def candidates(cls, settings: EvaluationSettings, num_items: int) -> list[Baseline]:
         return [cls()]
 
     def fit(self, train: sp.csr_matrix) -> Scores:
-        counts = np.asarray(train.sum(axis=0), np.float64).ravel()
+        counts = np.asarray(train.sum(axis=0) if sp.issparse(train) else train.item_counts(), np.float64).ravel()
         return lambda fold_in: np.broadcast_to(counts, fold_in.shape)

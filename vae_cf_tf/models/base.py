@@ -39,6 +39,7 @@ class StepOptions(NamedTuple):
     weight_decay: float = 0.0
     encoder_passes: int = 0
     steps_per_pass: int = 0
+    turns: str = "epoch"
     kl: str = "sample"
     dtype_policy: str = "float32"
     seed: int = 0
@@ -71,7 +72,8 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.settings = settings if isinstance(settings, ModelSettings) else ModelSettings(**settings)
+        settings = settings if isinstance(settings, ModelSettings) else ModelSettings(**settings)
+        self.settings = settings.for_catalogue(num_items)
         self.num_items, self.sparse_input = num_items, sparse_input
         self.components = self.settings.pseudo_inputs if components is None else components
         self.users, self.seed = users, seed
@@ -200,9 +202,9 @@ class Autoencoder(keras.Model):
           options: input_dropout: share of a history that is dropped (.5). beta_scale: "user", or "item" to multiply a
             user's KL term by the length of the history. weight_decay: λ of λ·Σ‖W‖² (0). encoder_passes: n > 0 for
             alternating training, n passes for encoder and prior, then one for the decoder (0), which needs
-            steps_per_pass. kl: "sample" or "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout
-            and z (0). log_inclusion: for a sampled softmax, log probability of each item to be a candidate. All
-            others go to Keras.
+            steps_per_pass. turns: "epoch", or "step" for n steps and then one in place of passes. kl: "sample" or
+            "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout and z (0). log_inclusion: for a
+            sampled softmax, log probability of each item to be a candidate. All others go to Keras.
         """
         own = {name: options.pop(name) for name in StepOptions._fields if name in options}
         if isinstance(annealing, int | float):
@@ -279,9 +281,8 @@ class Autoencoder(keras.Model):
 
     def is_first_turn(self, step: Any) -> Any:
         """Whether encoder and prior learn in this step, and in alternating training not the decoder."""
-        options = self.step_options
-        step_in_epoch = step % max(1, options.steps_per_pass * (options.encoder_passes + 1))
-        return not options.encoder_passes or step_in_epoch < options.steps_per_pass * options.encoder_passes
+        passes, steps = self.step_options.encoder_passes, self.steps_per_turn
+        return not passes or step % (steps * (passes + 1)) < steps * passes
 
     @property
     def _turns(self) -> list[tuple[list[keras.Variable], float]]:
@@ -304,6 +305,12 @@ class Autoencoder(keras.Model):
         """All that learn but the decoder's: those of the first passes of alternating training."""
         of_decoder = {id(v) for v in self.decoder.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in of_decoder]
+
+    @property
+    def steps_per_turn(self) -> int:
+        """Steps of the decoder's turn in alternating training; that of encoder and prior has `encoder_passes` times as
+        many."""
+        return 1 if self.step_options.turns == "step" else self.step_options.steps_per_pass
 
     def _learn(
         self,

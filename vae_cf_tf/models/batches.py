@@ -1,6 +1,7 @@
 """From a sparse matrix to batches of histories, without ever writing out a row."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,13 +27,33 @@ def in_order(matrix: sp.csr_matrix, batch_size: int) -> Iterator[tuple[slice, tf
         yield place, ragged(matrix[place])
 
 
-def steps_per_pass(matrix: sp.csr_matrix, batch_size: int) -> int:
+class UserBatches(Protocol):
+    """Training users that are not a matrix in memory, [users, items]."""
+
+    shape: tuple[int, int]
+
+    def batches(self, batch_size: int, seed: int, number: int) -> Iterator[sp.csr_matrix]:
+        """The users of pass `number` in batches, each user once; the last batch holds the rest."""
+
+
+def of_pass(train: sp.csr_matrix | UserBatches, batch_size: int, seed: int, number: int) -> Iterator[sp.csr_matrix]:
+    """The batches of one pass: rows of `train`, each once, in an order that is a function of (seed, number)."""
+    if not sp.issparse(train):
+        yield from train.batches(batch_size, seed, number)
+        return
+    matrix: Any = train
+    order = np.random.default_rng([seed, number]).permutation(matrix.shape[0])
+    for start in range(0, len(order), batch_size):
+        yield matrix[order[start : start + batch_size]]
+
+
+def steps_per_pass(matrix: sp.csr_matrix | UserBatches, batch_size: int) -> int:
     """Batches of a pass; the last one may be smaller."""
     return -(-matrix.shape[0] // batch_size)
 
 
 def shuffled(
-    train: sp.csr_matrix, batch_size: int, seed: int, first_pass: int = 0, weighted: bool = False
+    train: sp.csr_matrix | UserBatches, batch_size: int, seed: int, first_pass: int = 0, weighted: bool = False
 ) -> tf.data.Dataset:
     """An endless stream of histories for training: each pass its own permutation, a function of (seed, pass) alone.
 
@@ -47,9 +68,7 @@ def shuffled(
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
         number = first_pass
         while True:
-            order = np.random.default_rng([seed, number]).permutation(train.shape[0])
-            for start in range(0, len(order), batch_size):
-                rows = train[order[start : start + batch_size]]
+            for rows in of_pass(train, batch_size, seed, number):
                 yield (rows.indices, rows.indptr, rows.data)[: 3 if weighted else 2]
             number += 1
 

@@ -31,6 +31,7 @@ def build(settings: ModelSettings, num_items: int, train: sp.csr_matrix | None =
       TensorShape([2, 5])
     """
     keras.utils.set_random_seed(seed)
+    settings = settings.for_catalogue(num_items)
     density = 1.0 if train is None else train.nnz / (train.shape[0] * num_items)
     sparse_input = (
         settings.first_layer == "sparse"

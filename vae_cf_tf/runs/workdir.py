@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from vae_cf_tf import files
 from vae_cf_tf.data import source
+from vae_cf_tf.data.shards import REFERENCE_FILE, ShardedSplit
 from vae_cf_tf.data.split import PARTS, SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.metrics import MAIN, METRICS
@@ -128,11 +129,12 @@ class Workdir:
             raise UserError(f"{self.settings_file} cannot be read ({error}). Give another --workdir.") from error
 
     def has_split(self) -> bool:
-        return (self.path / SPLIT_FILE).exists()
+        return any((self.path / name).exists() for name in (SPLIT_FILE, REFERENCE_FILE))
 
     def split(self) -> Split:
         """The data that the run was trained and judged on."""
-        return Split.load(self.path)
+        kind = ShardedSplit if (self.path / REFERENCE_FILE).exists() else Split
+        return kind.load(self.path)
 
     def write_history(self, rows: Iterable[dict[str, Any]]) -> None:
         rows = list(rows)

@@ -27,6 +27,13 @@ class DataSettings(Section):
     weight_column: str = setting(
         "", "Name of a column of weights, such as play counts; empty: every event weighs 1. Of training items only."
     )
+    train_from: str = setting(
+        "memory",
+        "shards: the training users of a data set of trainers.prepare stay on the disk, so that memory does not grow "
+        "with their number; what needs all of them at once is left out.",
+        "memory",
+        "shards",
+    )
     item_titles: str = setting(
         "", "CSV or TSV of item ids and titles; empty: the data set's own, if it has any.", is_path=True
     )
@@ -101,8 +108,33 @@ class SplitSettings(Section):
         "permuted",
         "hashed",
     )
+    split_by: str = setting(
+        "permutation",
+        "permutation: users, targets and order as --user_draws and --target_draws say. hash: all of it by md5 of "
+        "--split_seed and the ids, so that every engine of trainers.prepare makes the same of a log in any order.",
+        "permutation",
+        "hash",
+    )
+    heldout_share: float = setting(
+        0.1, "With --split_by=hash: share of the users held out for validation, and as many for test."
+    )
 
     def check(self) -> None:
+        contradiction(
+            "--split_by=hash holds out --heldout_share of the users, and --heldout_users asks for a number of them",
+            self.split_by == "hash" and self.heldout_users > 0,
+        )
+        for name in ("user_draws", "target_draws"):
+            contradiction(
+                f"--{name} is for --split_by=permutation",
+                self.split_by == "hash" and getattr(self, name) != type(self).__dataclass_fields__[name].default,
+            )
+        contradiction(
+            "--heldout_share is for --split_by=hash; --heldout_users gives a number of users",
+            self.split_by != "hash" and self.heldout_share != SplitSettings.heldout_share,
+        )
+        if not 0 < self.heldout_share < 0.5:
+            raise UserError(f"--heldout_share must lie between 0 and 0.5. Received: {self.heldout_share}.")
         contradiction(
             "--user_draws=hashed holds out a share of the users, and --heldout_users asks for a number of them",
             self.user_draws == "hashed" and self.heldout_users > 0,
@@ -116,6 +148,11 @@ class SplitSettings(Section):
                 f"--{name} is for --split=users; with --split=time the cut decides (--cut)",
                 self.split == "time" and getattr(self, name) != default,
             )
+
+    @property
+    def keeps_held_out(self) -> bool:
+        """Whether the same users are held out as the log grows."""
+        return self.user_draws == "hashed" or self.split_by == "hash"
 
     @property
     def needs_times(self) -> bool:
@@ -151,5 +188,5 @@ class SplitSettings(Section):
         return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-OF_USERS = ("targets", "heldout_users", "fold_in_share", "target_draws")
+OF_USERS = ("targets", "heldout_users", "heldout_share", "fold_in_share", "target_draws")
 """Settings that say how a held-out user's items are divided, which a cut in time does by itself."""

@@ -20,6 +20,10 @@ VERSION = 2
 """Of a workdir's files. Version 1 had no such number."""
 
 
+ADDED = {"turns": "epoch", "average_weights": 0.0, "initial_items": "random"}
+"""What versions did that did not have these settings yet, where it is not today's default."""
+
+
 class OldVersion(ValueError):
     """Settings that an earlier version of the package wrote, which had other files too."""
 
@@ -125,8 +129,8 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """The settings that `to_json` wrote.
 
-        A setting that an earlier version of the package did not have yet takes its default, which is what that version
-        did.
+        A setting that an earlier version of the package did not have yet takes the value in ADDED, or its default,
+        which is what that version did.
 
         Raises:
           OldVersion: an earlier version of the package wrote it.
@@ -147,7 +151,7 @@ class Settings:
             default = field_of(name).default
             if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
                 raise ValueError(f"{name} is {value!r}")
-        return cls.of(**values)
+        return cls.of(**ADDED | values)
 
     def figures_depend_on(self) -> dict[str, Any]:
         """The settings that change the trained weights or what is made of them."""

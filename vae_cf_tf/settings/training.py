@@ -30,14 +30,14 @@ class TrainingSettings(Section):
         "adam",
         "normalized_adam",
     )
-    learning_rate: float = setting(1e-3, "Step size of the optimiser.", low=0)
+    learning_rate: float = setting(3e-3, "Step size of the optimiser.", low=0)
     weight_decay: float = setting(0.0, "λ of λ·Σ‖W‖², added to the loss over all kernels (Multi-DAE).", low=0)
     input_dropout: float = setting(
         0.5, "Share of a history that is dropped at the encoder's input in training.", low=0, high=0.99
     )
     batch_size: int = setting(250, "Users in a training step.", low=1)
     epochs: int = setting(
-        40,
+        100,
         "Epochs, at most; each is a pass over the training users, or --encoder_passes + 1.",
         low=1,
         changes=Changes.RESULT,
@@ -48,6 +48,20 @@ class TrainingSettings(Section):
         "0: all weights learn in every step; n: alternating training: in each epoch n passes over the users update "
         "encoder and prior, then one pass updates the decoder without input dropout (RecVAE: 3).",
         low=0,
+    )
+    turns: str = setting(
+        "step",
+        "How --encoder_passes=n alternates. epoch: n passes for encoder and prior, then one for the decoder. step: n "
+        "steps, then one; both parts get the same number of steps as with epoch, and follow each other more closely.",
+        "epoch",
+        "step",
+    )
+    average_weights: float = setting(
+        0.998,
+        "Decay a step of the average of the weights over the steps so far. The average is what is validated, kept and "
+        "exported; training goes on from the weights themselves. 0: no average.",
+        low=0,
+        high=0.99999,
     )
     beta_cap: float = setting(0.005, "Largest weight of the KL term.", low=0)
     beta_warmup: float = setting(0.0, "Length of the linear warm-up of that weight; 0: none.", low=0)
@@ -63,6 +77,14 @@ class TrainingSettings(Section):
     )
     seed: int = setting(0, "Seed of every random draw but the split's.", low=0, high=2147483647)
 
+    initial_items: str = setting(
+        "auto",
+        "What the item vectors of encoder and decoder start from: random draws, or factors of the log (implicit ALS), "
+        "with which a wide and sparse catalogue needs a few epochs only; auto: factors where the softmax is sampled.",
+        "auto",
+        "random",
+        "factors",
+    )
     warm_start: str = setting(
         "",
         "Folder of an earlier run of the same architecture, from whose best weights this one starts, matched by item "

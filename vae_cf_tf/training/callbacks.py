@@ -21,6 +21,7 @@ from vae_cf_tf.models import batches, replicas, tree
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.training.averaging import AverageWeights
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -83,10 +84,12 @@ class Validate(keras.callbacks.Callback):
     Args:
       held_out: the validation users.
       batch_size: users at a time.
+      averages: whose averages are evaluated in place of the weights, if it keeps any.
     """
 
-    def __init__(self, held_out: HeldOut, batch_size: int):
+    def __init__(self, held_out: HeldOut, batch_size: int, averages: AverageWeights | None = None):
         super().__init__()
+        self.averages = averages
         self.held_out, self.batch_size = held_out, batch_size
         self.rank: ranking.Ranker
         self.terms: Callable
@@ -104,14 +107,18 @@ class Validate(keras.callbacks.Callback):
         self.ended = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        with _in_place(self.averages):
+            self._evaluate()
+        self.figures["seconds"] = self.ended - self.started
+        logs[f"val_{MAIN}"] = self.figures[f"val_{MAIN}"]
+
+    def _evaluate(self) -> None:
         figures = ranking.evaluate(self.rank, self.held_out, self.batch_size)
         self.figures = {f"val_{name}": float(np.mean(values)) for name, values in figures.items()}
         users = ranking.users_at_once(self.batch_size, self.held_out.fold_in.shape[1])
         terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, users)]
         self.figures["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
         self.figures["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
-        self.figures["seconds"] = self.ended - self.started
-        logs[f"val_{MAIN}"] = self.figures[f"val_{MAIN}"]
 
 
 class CheckpointAndEarlyStop(keras.callbacks.Callback):
@@ -126,10 +133,20 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
       patience: see above.
       warmup_epochs: length of β's warm-up.
       seconds: least time between two checkpoints.
+      averages: whose averages are the best epoch's weights, if it keeps any; a checkpoint holds both.
     """
 
-    def __init__(self, workdir: Workdir, validate: Validate, patience: int, warmup_epochs: float, seconds: float):
+    def __init__(
+        self,
+        workdir: Workdir,
+        validate: Validate,
+        patience: int,
+        warmup_epochs: float,
+        seconds: float,
+        averages: AverageWeights | None = None,
+    ):
         super().__init__()
+        self.averages = averages
         self.workdir, self.validate = workdir, validate
         self.patience, self.warmup_epochs, self.seconds = patience, warmup_epochs, seconds
         self.rows: list[dict[str, Any]] = []
@@ -158,7 +175,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
             say(f"{missing} is missing: training starts from the first epoch.")
         if not checkpoint.exists() or not best.exists():
             return
-        self.state = checkpoints.load(checkpoint, everything(model))
+        self.state = checkpoints.load(checkpoint, everything(model, self.averages))
         self.written_epoch = self.epochs_done
         self._write_history()
 
@@ -204,13 +221,14 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         self._write()
 
     def _write_best(self) -> None:
-        checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": self.best_epoch})
+        with _in_place(self.averages):
+            checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": self.best_epoch})
 
     def _write_history(self) -> None:
         self.workdir.write_history(self.rows)
 
     def _write(self) -> None:
-        checkpoints.save(self.workdir.checkpoint, everything(self.model), self.state)
+        checkpoints.save(self.workdir.checkpoint, everything(self.model, self.averages), self.state)
         self.written, self.written_epoch = time.monotonic(), self.epochs_done
 
 
@@ -221,8 +239,8 @@ _STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
 class EarlyStop(CheckpointAndEarlyStop):
     """Stops training with the chief, in a worker that writes nothing. Arguments as `CheckpointAndEarlyStop`."""
 
-    def __init__(self, validate: Validate, patience: int, warmup_epochs: float):
-        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, seconds=0)
+    def __init__(self, validate: Validate, patience: int, warmup_epochs: float, averages: AverageWeights | None = None):
+        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, seconds=0, averages=averages)
 
     def _write_best(self) -> None:
         pass
@@ -234,6 +252,11 @@ class EarlyStop(CheckpointAndEarlyStop):
         pass
 
 
-def everything(model: Autoencoder) -> tree.Variables:
+def everything(model: Autoencoder, averages: AverageWeights | None) -> tree.Variables:
     """All variables that a run needs to go on."""
-    return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer)
+    of_averages = averages.variables if averages else {}
+    return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer) | of_averages
+
+
+def _in_place(averages: AverageWeights | None) -> contextlib.AbstractContextManager[None]:
+    return averages.in_place() if averages else contextlib.nullcontext()

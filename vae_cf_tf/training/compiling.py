@@ -45,6 +45,7 @@ def compile_for(
         weight_decay=settings.weight_decay,
         encoder_passes=settings.encoder_passes,
         steps_per_pass=steps,
+        turns=settings.turns,
         kl=settings.kl,
         dtype_policy=settings.dtype_policy,
         seed=settings.seed,
@@ -57,6 +58,6 @@ def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.nda
     """log probability of each item to be among a step's candidates: in one of its users' histories, or one of `samples`
     draws from the catalogue; float32 [items]."""
     users, items = train.shape
-    counts = np.bincount(train.indices, minlength=items)
+    counts = np.bincount(train.indices, minlength=items) if sp.issparse(train) else train.item_counts()
     absent = counts * np.log1p(-min(batch_size / users, 1 - 1e-9)) + samples * np.log1p(-1 / items)  # log probability
     return np.log(-np.expm1(absent)).astype(np.float32)

@@ -71,7 +71,8 @@ def recorded(workdir: Workdir) -> Start | None:
 def same_held_out(settings: Settings, earlier: Settings) -> bool:
     """Whether, on the same log, both runs hold out the same users even as the log grows."""
     both = (settings.split, earlier.split)
-    return all(s.user_draws == "hashed" for s in both) and both[0].split_seed == both[1].split_seed
+    first, second = ((s.user_draws, s.split_by, s.heldout_share, s.split_seed) for s in both)
+    return first == second and both[0].keeps_held_out
 
 
 def _start_from(settings: Settings, earlier: Workdir) -> Start:

@@ -12,6 +12,7 @@ from vae_cf_tf.data.formats.million_song import MillionSong
 from vae_cf_tf.data.formats.movielens import MovieLens
 from vae_cf_tf.data.formats.netflix import Netflix
 from vae_cf_tf.data.formats.parquet import Parquet
+from vae_cf_tf.data.formats.prepared import PreparedSet
 from vae_cf_tf.data.formats.presplit import PreSplit
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.split import Split
@@ -22,7 +23,7 @@ from vae_cf_tf.say import Say, silent
 __all__ = ["FORMATS", "Format", "ReaderOptions", "read", "register", "source_files"]
 
 _DEFAULT = ReaderOptions()
-FORMATS: list[Format] = [PreSplit(), Parquet(), Netflix(), MovieLens(), MillionSong(), Delimited()]
+FORMATS: list[Format] = [PreparedSet(), PreSplit(), Parquet(), Netflix(), MovieLens(), MillionSong(), Delimited()]
 """The known formats; the first that takes a path reads it."""
 
 
@@ -89,18 +90,18 @@ def read(path: Any, options: ReaderOptions = _DEFAULT, say: Say = silent) -> Int
 
 def source_files(path: str) -> list[Path]:
     """The files that `read` reads events from. Raises UserError for a path of no known format."""
-    return _locate(Path(path))[1]
+    return locate(Path(path))[1]
 
 
 def _found(path: str, options: ReaderOptions) -> tuple[Format, list[Path], Path]:
-    format, files, folder = _locate(Path(path))
+    format, files, folder = locate(Path(path))
     if options.named and not format.has_column_names:
         flags = " and ".join(f"--{flag}={name}" for flag, name in options.named.items())
         raise UserError(f"{path} has no column names, so {flags} means nothing here; leave it out")
     return format, files, folder
 
 
-def _locate(place: Path, depth: int = 0) -> tuple[Format, list[Path], Path]:
+def locate(place: Path, depth: int = 0) -> tuple[Format, list[Path], Path]:
     """The format of a path, the files that it is read from, and the folder in which they were found."""
     if not place.exists():
         raise UserError(f"there is no file or folder {place}; check --data")
@@ -114,7 +115,7 @@ def _locate(place: Path, depth: int = 0) -> tuple[Format, list[Path], Path]:
     inner = [place / name for name in names if (place / name).is_dir()]
     # An archive unpacked into a folder of its own holds one folder.
     if len(inner) == 1 and depth < 2:
-        return _locate(inner[0], depth + 1)
+        return locate(inner[0], depth + 1)
     holds = ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
     packed = any(name.endswith((".zip", ".tar", ".tgz", ".tar.gz")) for name in names)
     hint = "; unpack the archive first" if packed else ""

@@ -30,6 +30,7 @@ class ReaderOptions:
     timestamp_column: str = ""  # "" finds the usual names
     weight_column: str = ""  # "": none
     needs_times: bool = False  # whether a log without readable timestamps is an error
+    train_from: str = "memory"  # or "shards": the training users of a prepared data set stay on the disk
 
     @property
     def asks_for_times(self) -> bool:

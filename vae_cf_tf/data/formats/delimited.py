@@ -38,7 +38,7 @@ class Delimited(Format):
         return files if len({first_line(path)[0] for path in files}) == 1 else []
 
     def read(self, files: Sequence[Path], options: ReaderOptions, say: Say) -> Interactions:
-        table, columns = _open(files[0], options)
+        table, columns = open_table(files[0], options)
         columns = with_kinds(table, columns, options)
         more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
         say(f"Reading {table.path}{more}: {columns.told(options.threshold)}")
@@ -46,7 +46,9 @@ class Delimited(Format):
         return read_log(tables, columns, options, say)
 
 
-def _open(path: Path, options: ReaderOptions) -> tuple[Table, Columns]:
+def open_table(path: Path, options: ReaderOptions) -> tuple[Table, Columns]:
+    """A text table and its columns, by the separator that finds most of them."""
+
     def worth(table: Table) -> tuple[int, int]:
         return sum(map(bool, matches(table.first, options).values())), len(table.first)
 

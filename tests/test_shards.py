@@ -1,0 +1,132 @@
+"""Training from the shards of a prepared data set: order, equality with memory, and what is left out."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from typed import here, mistake
+
+from vae_cf_tf.data.prepared import Prepared, finish, write_split
+from vae_cf_tf.data.shards import BUFFER, ShardedSplit, Shards
+from vae_cf_tf.data.split import split
+from vae_cf_tf.data.synthetic import synthetic_log
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.models import batches
+from vae_cf_tf.models.build import random_users
+from vae_cf_tf.runs.workdir import Workdir
+from vae_cf_tf.settings import SplitSettings
+from vae_cf_tf.training.compiling import log_inclusion
+
+SHARD_USERS = 17
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A prepared data set of 260 training users in shards of 17."""
+    made = split(synthetic_log(users=320, items=130, communities=4, mean_items=20), SplitSettings(heldout_users=30))
+    path = tmp_path_factory.mktemp("prepared")
+    write_split(made, path, SHARD_USERS)
+    finish(path, {}, made.about, SHARD_USERS, "a test")
+    return path
+
+
+def dense(matrices):
+    return np.vstack([matrix.toarray() for matrix in matrices])
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 17, 100, 1000])
+def test_a_pass_has_every_user_once_in_batches_of_one_size(folder, batch_size):
+    shards, memory = Shards(Prepared(folder)), Prepared(folder).split().train
+    made = list(shards.batches(batch_size, seed=3, number=0))
+    sizes = [batch.shape[0] for batch in made]
+    assert len(sizes) == batches.steps_per_pass(shards, batch_size) == batches.steps_per_pass(memory, batch_size)
+    assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+    assert sorted(map(bytes, dense(made))) == sorted(map(bytes, memory.toarray()))
+
+
+def test_the_order_is_a_function_of_seed_and_pass(folder):
+    shards = Shards(Prepared(folder))
+    orders = {key: dense(shards.batches(10, *key)) for key in [(3, 0), (3, 1), (4, 0)]}
+    np.testing.assert_array_equal(dense(Shards(Prepared(folder)).batches(10, 3, 1)), orders[3, 1])
+    assert (orders[3, 0] != orders[3, 1]).any()
+    assert (orders[3, 0] != orders[4, 0]).any()
+    # A resumed run begins with a later pass, and sees what the whole run saw there.
+    stream = iter(batches.shuffled(shards, 10, 3, first_pass=1))
+    first = dense(shards.batches(10, 3, 1))[:10]
+    np.testing.assert_array_equal(next(stream).to_list(), [np.flatnonzero(row).tolist() for row in first])
+
+
+def test_no_more_than_a_buffer_of_shards_is_in_memory(folder, monkeypatch):
+    read, matrix = [], Prepared.matrix
+    monkeypatch.setattr(
+        Prepared, "matrix", lambda self, shards, *a: read.append(len(shards)) or matrix(self, shards, *a)
+    )
+    shards = Shards(Prepared(folder))
+    assert read == []
+    for _ in shards.batches(10, 0, 0):
+        pass
+    assert max(read) == BUFFER
+    assert sum(read) == -(-260 // SHARD_USERS)
+
+
+def test_what_training_asks_of_users_equals_that_of_the_matrix(folder):
+    sharded, memory = ShardedSplit.of(Prepared(folder)), Prepared(folder).split()
+    assert sharded.fingerprint() == memory.fingerprint()
+    assert (sharded.train.shape, sharded.train.nnz) == (memory.train.shape, memory.train.nnz)
+    ours, theirs = (random_users(data.train, 40, seed=5) for data in (sharded, memory))
+    assert sp.issparse(ours)
+    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
+    np.testing.assert_array_equal(*(log_inclusion(data.train, 10, 7) for data in (sharded, memory)))
+
+
+TINY = (
+    "--hidden_dim=16",
+    "--latent_dim=6",
+    "--pseudo_inputs=5",
+    "--batch_size=32",
+    "--epochs=3",
+    "--learning_rate=0.01",
+)
+
+
+def test_training_from_shards(folder, tmp_path):
+    command = [f"--data={folder}", *TINY, "--train_from=shards", "--item_path=none"]
+    mistake(
+        here("trainers.main", *command[:-1], f"--workdir={tmp_path / 'w'}", "--item_path=linear"), "--item_path=none"
+    )
+    results = {}
+    for name, more in {"shards": (), "memory": ("--train_from=memory",)}.items():
+        result = here("trainers.main", *command, *more, f"--workdir={tmp_path / name}")
+        assert result.status == 0, result.stderr
+        results[name] = result.stdout, json.loads((tmp_path / name / "metrics.json").read_text())
+    told, metrics = results["shards"]
+    assert "ease is left out: it needs all training users in memory" in told
+    assert not (tmp_path / "shards" / "split.npz").exists()
+    assert [baseline["name"] for baseline in metrics["baselines"]] == ["popularity"]
+    assert metrics["baselines"][0]["test"] == results["memory"][1]["baselines"][0]["test"]
+    assert metrics["data_fingerprint"] == results["memory"][1]["data_fingerprint"]
+    assert metrics["test"]["ndcg@100"]["mean"] > 0.1
+    assert (tmp_path / "shards" / "export" / "1" / "saved_model.pb").exists()
+    # The same command finds the finished run, and the run its data.
+    again = here("trainers.main", *command, f"--workdir={tmp_path / 'shards'}")
+    assert again.status == 0, again.stderr
+    assert "Trained already: 3 epochs." in again.stdout
+    assert Workdir(tmp_path / "shards").split().fingerprint() == metrics["data_fingerprint"]
+    mistake(here("trainers.report", f"--workdir={tmp_path / 'shards'}"), "--train_from=shards")
+    mistake(
+        here("trainers.main", "--train_from=shards", f"--workdir={tmp_path / 'x'}"),
+        "needs a data set of trainers.prepare",
+    )
+
+
+def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):
+    ShardedSplit.of(Prepared(folder)).save(tmp_path)
+    assert Workdir(tmp_path).split().train.shape == Prepared(folder).split().train.shape
+    reference = json.loads((tmp_path / "prepared.json").read_text())
+    (tmp_path / "prepared.json").write_text(json.dumps(reference | {"fingerprint": "0"}))
+    with pytest.raises(UserError, match="is not the data set that the run"):
+        Workdir(tmp_path).split()
+    (tmp_path / "prepared.json").write_text(json.dumps(reference | {"folder": str(tmp_path / "gone")}))
+    with pytest.raises(UserError, match=r"make the data set with trainers\.prepare"):
+        Workdir(tmp_path).split()

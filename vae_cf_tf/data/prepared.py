@@ -1,0 +1,278 @@
+"""The files of a prepared data set: what `trainers.prepare` writes and training reads.
+
+OUT/manifest.json   protocol, counts, fingerprint; written last
+OUT/items.parquet   id (text), count (training users that have it), title (text or null), in the order of item numbers
+OUT/train/          part-00000.parquet, …: user (raw id), items (list of item numbers), weights (list, if there are any)
+OUT/validation/     likewise: user, fold_in, target (lists of item numbers)
+OUT/test/           likewise
+
+The lists are ascending, the users are in the order of the split. A shard has `shard_users` users, the last one fewer.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from vae_cf_tf.data.split import PARTS, HeldOut, Split, csr, new_fingerprint
+from vae_cf_tf.data.text import user_errors
+from vae_cf_tf.errors import UserError
+
+MANIFEST, ITEMS, TRAIN = "manifest.json", "items.parquet", "train"
+SCHEMA_VERSION = 2
+"""Of the files. Version 1 was a split in CSV files with a manifest."""
+SHARD_USERS = 20_000
+MATRICES = ((TRAIN, "items"), *((part, half) for part in ("validation", "test") for half in ("fold_in", "target")))
+"""Folder and column of each matrix, in the order in which `Split` names them."""
+_LISTS = {"items": pa.int32(), "fold_in": pa.int32(), "target": pa.int32(), "weights": pa.float32()}
+
+
+class Shard(NamedTuple):
+    """A file of users, and how many they are."""
+
+    path: Path
+    users: int
+
+
+class Prepared:
+    """A prepared data set on the disk.
+
+    Args:
+      folder: where manifest.json lies.
+
+    Raises:
+      UserError: it is no prepared data set, one of another version, or not whole.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.path = Path(folder)
+        self.manifest = _manifest(self.path / MANIFEST)
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """items.parquet. Raises UserError where it is damaged."""
+        with user_errors(self.path / ITEMS):
+            table = pq.read_table(self.path / ITEMS)
+        if len(table) != self.manifest["items"] or not {"id", "count", "title"} <= set(table.column_names):
+            raise UserError(f"{self.path / ITEMS} is not the file that {MANIFEST} describes; prepare the data again")
+        return table
+
+    @property
+    def item_ids(self) -> list[str]:
+        return self.items["id"].to_pylist()
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Item id -> title, of items that have one."""
+        pairs = zip(self.item_ids, self.items["title"].to_pylist(), strict=True)
+        return {item: title for item, title in pairs if title is not None}
+
+    @property
+    def has_weights(self) -> bool:
+        return bool(self.manifest["weights"])
+
+    def shards(self, part: str) -> list[Shard]:
+        """The files of train, validation or test, in order. Raises UserError where one is missing or damaged."""
+        found = [Shard(path, _rows_in(path)) for path in sorted((self.path / part).glob("part-*.parquet"))]
+        users, size = sum(shard.users for shard in found), self.manifest["shard_users"]
+        if users != self.manifest["parts"][part]["users"] or any(shard.users != size for shard in found[:-1]):
+            raise UserError(
+                f"{self.path / part} is not whole: it holds {users:,} users in {len(found):,} files, and {MANIFEST} "
+                f"says {self.manifest['parts'][part]['users']:,}; prepare the data again"
+            )
+        return found
+
+    def matrix(self, shards: Sequence[Shard], column: str = "items") -> sparse.csr_matrix:
+        """The users of these shards as rows, [users, items]: float32, the values 1 or the weights of column items."""
+        names = [column, "weights"] if column == "items" and self.has_weights else [column]
+        lists = [_lists(shard.path, names) for shard in shards]
+        sizes = [np.diff(found[column].offsets.to_numpy()) for found in lists]
+        indices = [found[column].flatten().to_numpy() for found in lists]
+        indptr = np.r_[0, np.cumsum(np.concatenate([*sizes, np.zeros(0, np.int64)]), dtype=np.int64)]
+        made = csr(indptr, np.concatenate([*indices, np.zeros(0, np.int32)]), self.manifest["items"])
+        if len(names) > 1:
+            made.data[:] = np.concatenate([found["weights"].flatten().to_numpy() for found in lists])
+        return made
+
+    def held_out(self, part: str) -> HeldOut:
+        """The users of validation or test."""
+        shards = self.shards(part)
+        return HeldOut(self.matrix(shards, "fold_in"), self.matrix(shards, "target"))
+
+    def split(self) -> Split:
+        """The whole data set in memory. Raises UserError where it is not what the manifest describes."""
+        train = self.matrix(self.shards(TRAIN))
+        weights = None if (train.data == 1).all() else train.data.copy()
+        train.data[:] = 1
+        about = {**self.manifest["about"], "prepared": self.manifest["fingerprint"]}
+        validation, test = (self.held_out(part) for part in ("validation", "test"))
+        split = Split(train, validation, test, self.item_ids, self.titles, about, weights)
+        if split.fingerprint() != self.manifest["fingerprint"]:
+            raise UserError(
+                f"{self.path} has the fingerprint {split.fingerprint()}, and {MANIFEST} says "
+                f"{self.manifest['fingerprint']}: a file was changed; prepare the data again"
+            )
+        return split
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the folder looks like a prepared data set."""
+    return (folder / MANIFEST).is_file() and (folder / ITEMS).is_file()
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values["schema_version"]
+        if version == SCHEMA_VERSION:
+            _ = values["fingerprint"] + "", values["items"] + values["shard_users"], {**values["about"]}
+            _ = {**values["protocol"]}, values["weights"], [values["parts"][part]["users"] for part in (TRAIN, *PARTS)]
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {path}; make the data set with trainers.prepare") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); prepare the data again") from error
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path} is of version {version} and this is {SCHEMA_VERSION}; prepare the data again")
+    return values
+
+
+def _rows_in(path: Path) -> int:
+    with user_errors(path):
+        return pq.read_metadata(path).num_rows
+
+
+def _lists(path: Path, columns: Sequence[str]) -> dict[str, pa.ListArray]:
+    """List columns of a shard, each as one array without nulls."""
+    with user_errors(path):
+        table = pq.read_table(path, columns=list(columns))
+    return {name: table[name].combine_chunks().cast(pa.list_(_LISTS[name])) for name in columns}
+
+
+def fingerprint(
+    item_ids: Sequence[str], parts: Mapping[str, Sequence[Shard]], weights: bool
+) -> tuple[str, dict[str, dict[str, int]], bool]:
+    """`Split.fingerprint` of these files, of which it reads one at a time, and what is only known from all of them.
+
+    Returns: the fingerprint; by part, the number of users, and of users with targets, and of entries by column; whether
+        any weight is not 1.
+    """
+    digest = new_fingerprint(item_ids)
+    counts: dict[str, dict[str, int]] = {part: {"users": sum(s.users for s in parts[part])} for part in parts}
+    for part, column in MATRICES:
+        entries = 0
+        with_entries = 0
+        for shard, sizes in _sizes(parts[part], column):
+            if len(sizes) != shard.users:
+                raise UserError(f"{shard.path} changed while it was read; start the command again")
+            entries += int(sizes.sum())
+            with_entries += int(np.count_nonzero(sizes))
+        counts[part][column] = entries
+        if column == "target":
+            counts[part]["users_with_targets"] = with_entries
+        digest.update(np.asarray([counts[part]["users"], len(item_ids), entries], np.int64).tobytes())
+        digest.update(np.zeros(1, np.int64).tobytes())
+        start = 0
+        for _, sizes in _sizes(parts[part], column):
+            ends = start + np.cumsum(sizes, dtype=np.int64)
+            digest.update(ends.tobytes())
+            start = int(ends[-1]) if len(ends) else start
+        for shard in parts[part]:
+            digest.update(
+                np.ascontiguousarray(_lists(shard.path, [column])[column].flatten().to_numpy(), np.int32).data
+            )
+    weights = weights and any((found != 1).any() for found in _weights(parts[TRAIN]))
+    if weights:
+        for found in _weights(parts[TRAIN]):
+            digest.update(found.data)
+    return digest.hexdigest()[:16], counts, weights
+
+
+def _sizes(shards: Sequence[Shard], column: str) -> Iterator[tuple[Shard, np.ndarray]]:
+    """Of each shard the lengths of its lists."""
+    for shard in shards:
+        yield shard, np.diff(_lists(shard.path, [column])[column].offsets.to_numpy())
+
+
+def _weights(shards: Sequence[Shard]) -> Iterator[np.ndarray]:
+    """Of each shard the weights, float32 [entries]."""
+    for shard in shards:
+        yield np.ascontiguousarray(_lists(shard.path, ["weights"])["weights"].flatten().to_numpy(), np.float32)
+
+
+def write_items(folder: Path, item_ids: Sequence[str], counts: np.ndarray, titles: Mapping[str, str]) -> None:
+    """Writes items.parquet.
+
+    Args:
+      folder: exists.
+      item_ids: in the order of item numbers.
+      counts: int64 [items], training users that have the item.
+      titles: item id -> title.
+    """
+    columns = {
+        "id": pa.array(item_ids, pa.string()),
+        "count": pa.array(counts, pa.int64()),
+        "title": pa.array([titles.get(item) for item in item_ids], pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / ITEMS, compression="zstd")
+
+
+def finish(
+    folder: Path, protocol: Mapping[str, Any], about: Mapping[str, Any], shard_users: int, made_by: str
+) -> dict[str, Any]:
+    """Writes manifest.json into a folder that has all other files, and returns it."""
+    with user_errors(folder / ITEMS):
+        item_ids = pq.read_table(folder / ITEMS, columns=["id"])["id"].to_pylist()
+    parts = {
+        part: [Shard(path, _rows_in(path)) for path in sorted((folder / part).glob("part-*.parquet"))]
+        for part in (TRAIN, "validation", "test")
+    }
+    has_weights = bool(parts[TRAIN]) and "weights" in pq.read_schema(parts[TRAIN][0].path).names
+    digits, counts, weights = fingerprint(item_ids, parts, has_weights)
+    columns = ("items", "fold_in", "target")
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": digits,
+        "users": sum(found["users"] for found in counts.values()),
+        "items": len(item_ids),
+        "interactions": sum(found.get(column, 0) for found in counts.values() for column in columns),
+        "protocol": dict(protocol),
+        "about": dict(about),
+        "parts": counts,
+        "weights": weights,
+        "shard_users": shard_users,
+        "made_by": made_by,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def write_split(split: Split, folder: Path, shard_users: int = SHARD_USERS) -> None:
+    """Writes the files of a split in memory but for manifest.json. Column user is null: a split knows no user ids."""
+    write_items(folder, split.item_ids, np.bincount(split.train.indices, minlength=len(split.item_ids)), split.titles)
+    held_out = {part: getattr(split, part) for part in ("validation", "test")}
+    columns = {TRAIN: {"items": split.train}}
+    columns |= {part: {"fold_in": found.fold_in, "target": found.target} for part, found in held_out.items()}
+    for part, matrices in columns.items():
+        (folder / part).mkdir()
+        users = next(iter(matrices.values())).shape[0]
+        for number, start in enumerate(range(0, users, shard_users)):
+            stop = min(start + shard_users, users)
+            arrays = {"user": pa.nulls(stop - start, pa.string())}
+            for name, matrix in matrices.items():
+                ends = matrix.indptr[start : stop + 1]
+                offsets = pa.array((ends - ends[0]).astype(np.int32))
+                arrays[name] = pa.ListArray.from_arrays(offsets, pa.array(matrix.indices[ends[0] : ends[-1]]))
+                if part == TRAIN and split.weights is not None:
+                    of_items = pa.array(split.weights[ends[0] : ends[-1]])
+                    arrays["weights"] = pa.ListArray.from_arrays(offsets, of_items)
+            pq.write_table(pa.table(arrays), folder / part / shard_name(number), compression="zstd")
+
+
+def shard_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
