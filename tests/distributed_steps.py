@@ -2,7 +2,8 @@
 
 A process of its own, since TensorFlow divides the CPU before its first operation only, and since its collective
 operations keep the first number of replicas. Prints the losses of 50 steps as JSON, by name, on one device and on
-several, and whether all devices end with equal weights.
+several, the loss after them with the averages of the weights, and whether all devices end with equal weights and
+averages.
 """
 
 import contextlib
@@ -21,8 +22,9 @@ if __name__ == "__main__":
 
 from conftest import FLAGFILES, compiled, small
 
-from vae_cf_tf.models import batches, tree
+from vae_cf_tf.models import batches, replicas, tree
 from vae_cf_tf.training import strategies
+from vae_cf_tf.training.averaging import AverageWeights
 
 STEPS = 50
 CASES = {
@@ -56,21 +58,31 @@ def users() -> sp.csr_matrix:
     return sp.csr_matrix((rng.random((57, 60)) < 0.15) * rng.integers(1, 4, (57, 60)), dtype=np.float32)
 
 
-def losses(name: str, group: strategies.OneDevice) -> tuple[list[float], bool]:
-    """The losses of the first steps, and whether all devices have the same weights after them."""
+def losses(name: str, group: strategies.OneDevice) -> dict:
+    """Of the first steps: their losses; −log p(x|z) of all users with the averages after them, and with the weights;
+    and whether all devices have the same weights and averages."""
     flagfile, more = CASES[name]
     settings, values = small(next(p for p in FLAGFILES if p.stem == flagfile), **more), users()
     train = values.sign() if name != "weighted" else values
     with group.scope():
         model, seen = compiled(settings, values.sign()), StepLosses()
+        averages = AverageWeights(model, settings.training.average_weights)
         steps = batches.steps_per_pass(train, 10) * settings.training.passes
         stream = batches.shuffled(train, 10, settings.training.seed, weighted=name == "weighted")
         epochs = -(-STEPS // steps)
-        group.fit(model, stream, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=[seen])
-        if not group.is_distributed:
-            return seen.losses[:STEPS], True
-        copies = [group.strategy.experimental_local_results(v.value) for v in tree.variables(model).values()]
-        return seen.losses[:STEPS], all((a.numpy() == b.numpy()).all() for a, *others in copies for b in others)
+        callbacks = [averages, seen]
+        group.fit(model, stream, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
+        terms = tf.function(replicas.shared_out(model.terms), input_signature=[batches.HISTORIES])
+        everyone = batches.ragged(values)
+        of_weights = -float(np.mean(terms(everyone).log_likelihood))
+        with averages.in_place():
+            of_averages = -float(np.mean(terms(everyone).log_likelihood))
+        found = {"losses": seen.losses[:STEPS], "nll": of_weights, "average_nll": of_averages, "equal": True}
+        if group.is_distributed:
+            variables = tree.variables(model) | averages.variables
+            copies = [group.strategy.experimental_local_results(v.value) for v in variables.values()]
+            found["equal"] = all((a.numpy() == b.numpy()).all() for a, *others in copies for b in others)
+        return found
 
 
 if __name__ == "__main__":
@@ -78,7 +90,5 @@ if __name__ == "__main__":
     found = {}
     for name in sys.argv[2:]:
         with contextlib.redirect_stdout(sys.stderr):
-            one, _ = losses(name, strategies.OneDevice())
-            several, equal = losses(name, together)
-        found[name] = {"one": one, "several": several, "equal": equal}
+            found[name] = {"one": losses(name, strategies.OneDevice()), "several": losses(name, together)}
     print(json.dumps(found))

@@ -36,16 +36,21 @@ def steps(replicas: int, *names: str) -> dict:
 def equal_steps(replicas: int, *names: str) -> None:
     found = steps(replicas, *names)
     assert set(found) == set(names)
-    for name, losses in found.items():
-        assert len(losses["one"]) == len(losses["several"]) == STEPS
-        assert len(set(losses["one"])) > STEPS / 2  # something was learned, and by other users in each step
+    for name, both in found.items():
+        one, several = both["one"], both["several"]
+        assert len(one["losses"]) == len(several["losses"]) == STEPS
+        assert len(set(one["losses"])) > STEPS / 2  # something was learned, and by other users in each step
         tolerance = 2e-3 if name == "bfloat16" else 1e-5
-        np.testing.assert_allclose(losses["several"], losses["one"], rtol=tolerance, err_msg=f"{name}, {replicas}")
-        assert losses["equal"], name
+        for figure in ("losses", "nll", "average_nll"):
+            message = f"{name}, {replicas}, {figure}"
+            np.testing.assert_allclose(several[figure], one[figure], rtol=tolerance, err_msg=message)
+        assert several["equal"], name
+        if name == "vamp":
+            assert one["nll"] != one["average_nll"]
 
 
 def test_two_replicas_compute_the_same_steps():
-    equal_steps(2, "baseline", "wide", "batch_vamp")
+    equal_steps(2, "baseline", "vamp", "wide", "batch_vamp")
 
 
 @pytest.mark.slow
@@ -140,7 +145,7 @@ def test_two_workers_train_as_one_process_and_the_chief_alone_writes(log, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("flagfile", ["evcf", "vamp", "wide"])
 def test_two_workers_train_as_one_process(flagfile, log, tmp_path):
-    flags = tiny(log, flagfile, *(["--softmax_samples=40"] if flagfile == "wide" else []))
+    flags = tiny(log, flagfile, *(["--softmax_samples=40", "--initial_items=factors"] if flagfile == "wide" else []))
     assert [typed.status for typed in ended(started(tmp_path / "two", *flags))] == [0, 0]
     assert here("trainers.main", *flags, f"--workdir={tmp_path / 'one'}").status == 0
     same_run(tmp_path / "two", tmp_path / "one")

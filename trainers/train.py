@@ -26,7 +26,7 @@ from vae_cf_tf.training.callbacks import (
     interruptible,
 )
 from vae_cf_tf.training.compiling import compile_for
-from vae_cf_tf.training.initial_items import start_from_factors
+from vae_cf_tf.training.initial_items import start_from_factors, starts_from_factors
 
 
 class TrainingLog(NamedTuple):
@@ -80,7 +80,7 @@ def train(
         checkpoint.restore(model, options.epochs, say)
         if start and not checkpoint.epochs_done:
             _start_from(start, model, settings, split, say)
-        elif not checkpoint.epochs_done and _starts_from_factors(options.initial_items, model):
+        elif not checkpoint.epochs_done and starts_from_factors(options.initial_items, split.train):
             say("Item vectors start from factors of the log …")
             start_from_factors(model, split.train, options.seed)
         if not _goes_on(checkpoint, settings):
@@ -148,7 +148,9 @@ def _train_together(
     """
     group, options = strategies.group(settings.run), settings.training
     # Where the chief read or computed weights, it sends them: other machines may round otherwise.
-    is_given = bool(checkpoint.epochs_done or options.warm_start or _starts_from_factors(options.initial_items, model))
+    is_given = bool(
+        checkpoint.epochs_done or options.warm_start or starts_from_factors(options.initial_items, split.train)
+    )
     checkpoint.state, is_given = json.loads(group.told(json.dumps([checkpoint.state, is_given]))[0])
     if is_given:  # else the strategy has given all the same initial weights
         group.copy_from_chief(everything(model, averages))
@@ -165,10 +167,6 @@ def _train_together(
             verbose=verbose,
             callbacks=[StopOnNaN(), averages, checkpoint.validate, *callbacks, interrupt],
         )
-
-
-def _starts_from_factors(initial_items: str, model: Autoencoder) -> bool:
-    return initial_items == "factors" or (initial_items == "auto" and model.settings.softmax_samples > 0)
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:

@@ -80,7 +80,7 @@ class TrainingSettings(Section):
     initial_items: str = setting(
         "auto",
         "What the item vectors of encoder and decoder start from: random draws, or factors of the log (implicit ALS), "
-        "with which a wide and sparse catalogue needs a few epochs only; auto: factors where the softmax is sampled.",
+        "with which a sparse log needs a few epochs only; auto: factors where a mean item has fewer than 40 users.",
         "auto",
         "random",
         "factors",

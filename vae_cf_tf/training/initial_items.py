@@ -5,8 +5,29 @@ import scipy.sparse as sp
 
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
+from vae_cf_tf.models.batches import UserBatches
 
+SPARSE = 40
+"""Users of a mean item below which --initial_items=auto takes factors."""
 _SAMPLE = 2_000  # users by whom the encoder's scale is measured
+
+
+def starts_from_factors(initial_items: str, train: sp.csr_matrix | UserBatches) -> bool:
+    """Whether item vectors start from factors.
+
+    Args:
+      initial_items: the setting.
+      train: [users, items]. Of users that are not in memory there are no factors.
+
+    Examples:
+      >>> starts_from_factors("auto", sp.eye(50, 10, format="csr"))
+      True
+      >>> starts_from_factors("auto", sp.csr_matrix(np.ones((50, 10))))
+      False
+    """
+    if initial_items != "auto":
+        return initial_items == "factors"
+    return sp.issparse(train) and train.nnz < SPARSE * train.shape[1]
 
 
 def start_from_factors(model: Autoencoder, train: sp.csr_matrix, seed: int) -> None:
