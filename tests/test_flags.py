@@ -107,6 +107,8 @@ NO_EFFECT = {
     "checkpoint_seconds": "test_training",
     "warm_start": "test_warm_start",
     "also_time_split": "test_time_split",
+    "distribute": "test_distributed",
+    "replicas": "test_distributed",
     "workdir": "every test",
     "export_dir": "test_belonging",
 }

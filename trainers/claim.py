@@ -41,12 +41,7 @@ def prepared_split(
     else:
         described = source.describe(settings.data) if split is None else source.of_memory(split)
         split = split or load_split(settings, say, given)
-        metrics.check_catalogue(len(split.item_ids))
-        if split.has_weights and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
-            raise UserError(
-                f"The data has weights, and --likelihood={settings.model.likelihood} knows none; give another one."
-            )
-        _check_in_memory(settings)
+        check_data(settings, split)
         workdir.claim(settings)  # first: a run that is killed here must not leave data that belongs to no settings
         workdir.claim_data(split, described)
     workdir.claim(settings)
@@ -56,6 +51,16 @@ def prepared_split(
         f"{split.validation.fold_in.shape[0]:,} + {split.test.fold_in.shape[0]:,} users held out."
     )
     return split
+
+
+def check_data(settings: Settings, split: Split) -> None:
+    """Raises UserError for a catalogue, weights or shards that a run of these settings cannot take."""
+    metrics.check_catalogue(len(split.item_ids))
+    if split.has_weights and not LIKELIHOODS.has(settings.model.likelihood, "weights"):
+        raise UserError(
+            f"The data has weights, and --likelihood={settings.model.likelihood} knows none; give another one."
+        )
+    _check_in_memory(settings)
 
 
 def _check_in_memory(settings: Settings) -> None:
@@ -73,6 +78,11 @@ def _check_in_memory(settings: Settings) -> None:
         )
     if settings.training.warm_start:
         raise UserError("--warm_start needs all training users in memory. Give --train_from=memory, or leave it out.")
+    if settings.training.initial_items == "factors":
+        raise UserError(
+            "--initial_items=factors needs all training users in memory, and --train_from=shards leaves them on the "
+            "disk. Give --initial_items=random."
+        )
 
 
 def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:

@@ -9,9 +9,11 @@ from trainers import summary
 from trainers.evaluate import Evaluation, evaluate, evaluate_baselines
 from trainers.train import train
 from vae_cf_tf.data.split import Split
+from vae_cf_tf.errors import UserError
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
+from vae_cf_tf.training import strategies
 
 
 def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[str, Any]:
@@ -48,12 +50,26 @@ def trained(settings: Settings, workdir: Workdir, split: Split, say: Say, verbos
     Args:
       verbose: of `trainers.train.train`.
     """
+    if not strategies.group(settings.run).is_chief:
+        raise UserError("--distribute=multi_worker is for trainers.main. Train one run in one process here.")
+    agree(settings, split)
     # Baselines come first, while no model shares the memory.
     baselines = evaluate_baselines(settings.evaluation, workdir, split, say)
     network, log = train(settings, workdir, split, say, verbose)
     return evaluate(network, settings, workdir, split, log, baselines, say)
 
 
+def agree(settings: Settings, split: Split) -> None:
+    """Raises UserError unless all workers have the same settings and data."""
+    workers = strategies.group(settings.run)
+    with workers.losing_workers():
+        about = {f"--{name}": value for name, value in settings.figures_depend_on().items() if name not in _MAY_DIFFER}
+        about["--eval_batch_size"] = settings.evaluation.eval_batch_size
+        strategies.agree(workers, about | {"the data's fingerprint": split.fingerprint()})
+
+
+_MAY_DIFFER = ("data", "item_titles", "warm_start")
+"""Paths, which may be others on other machines; the data are compared by content."""
 BESIDE = ("split", "test", "validation", "best_epoch", "epochs", "baselines", "data_fingerprint")
 """What metrics.json has of the run split by time."""
 

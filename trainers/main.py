@@ -8,17 +8,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from trainers.setting_flags import define_flags, given_flags, settings_from_flags
-from vae_cf_tf.cli import commands
+from vae_cf_tf.cli import commands, quiet
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.say import Say, print_line
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import groups
 
 if TYPE_CHECKING:
-    from trainers import claim, job, memory_check, summary
+    from trainers import claim, follow, job, memory_check, summary
     from vae_cf_tf.runs import workdir as workdirs
+    from vae_cf_tf.training import cluster, strategies
 else:
-    job = LazyModule("trainers.job")
+    job, follow = LazyModule("trainers.job"), LazyModule("trainers.follow")
+    cluster = LazyModule("vae_cf_tf.training.cluster", tensorflow=False)
+    strategies = LazyModule("vae_cf_tf.training.strategies", tensorflow=False)  # see train_and_evaluate
     claim, summary = LazyModule("trainers.claim", tensorflow=False), LazyModule("trainers.summary", tensorflow=False)
     memory_check = LazyModule("trainers.memory_check", tensorflow=False)
     workdirs = LazyModule("vae_cf_tf.runs.workdir", tensorflow=False)
@@ -27,7 +30,8 @@ else:
 def train_and_evaluate(
     settings: Settings, given: frozenset[str] = frozenset(), say: Say = print_line
 ) -> dict[str, Any]:
-    """Runs the main job in the workdir, or what is left of it, and returns what metrics.json holds.
+    """Runs the main job in the workdir, or what is left of it, and returns what metrics.json holds; {} in a worker that
+    is not the chief.
 
     Args:
       settings: of the run.
@@ -37,6 +41,14 @@ def train_and_evaluate(
     Raises:
       UserError: bad data, a workdir of other settings, a damaged checkpoint, a loss that is NaN.
     """
+    if settings.run.distribute == "multi_worker":
+        workers = cluster.Cluster.from_environment()
+        say(f"Worker {workers.rank} of {len(workers.addresses)}, {workers.own_address}, waits for the others.")
+    if settings.run.distribute != "none":  # before TensorFlow's first operation
+        group = quiet.import_tensorflow(lambda: strategies.group(settings.run))
+        if not group.is_chief:
+            follow.run(settings, given, say)
+            return {}
     workdir = workdirs.Workdir(settings.run.workdir)
     with workdir.locked():
         say(summary.settings_line(settings))

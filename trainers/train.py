@@ -1,5 +1,6 @@
 """Training: from a split to the weights of the best epoch."""
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,9 +15,16 @@ from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
-from vae_cf_tf.training import transfer, warm_start
+from vae_cf_tf.training import strategies, transfer, warm_start
 from vae_cf_tf.training.averaging import AverageWeights
-from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, StopOnNaN, Validate, interruptible
+from vae_cf_tf.training.callbacks import (
+    CheckpointAndEarlyStop,
+    EarlyStop,
+    StopOnNaN,
+    Validate,
+    everything,
+    interruptible,
+)
 from vae_cf_tf.training.compiling import compile_for
 from vae_cf_tf.training.initial_items import start_from_factors, starts_from_factors
 
@@ -52,64 +60,120 @@ def train(
       KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
     can_redraw = sys.stdout.isatty() or bool(sys.modules.get("ipykernel"))  # a terminal or a notebook
-    model_settings, options, users = settings.model, settings.training, split.train.shape[0]
+    group, model_settings, options = strategies.group(settings.run), settings.model, settings.training
+    users = split.train.shape[0]
     if starts_from_users(model_settings) and model_settings.pseudo_inputs > users:
         say(
             f"Components of the prior: all {users:,} training users, fewer than "
             f"--pseudo_inputs={model_settings.pseudo_inputs}."
         )
     start = warm_start.recorded(workdir)
-    model = compile_for(
-        build(model_settings, len(split.item_ids), split.train, options.seed),
-        settings.training,
-        split.train,
-        start.epochs if start else 0,
-    )
-    warmup_epochs = model.step_options.annealing.warmup_epochs if model_settings.has_latent_variable else 0.0
-    averages = AverageWeights(model, options.average_weights)
-    validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
-    checkpoint = CheckpointAndEarlyStop(
-        workdir,
-        validate,
-        options.patience,
-        warmup_epochs,
-        settings.run.checkpoint_seconds,
-        averages,
-        options.best_by,
-    )
-    checkpoint.restore(model, options.epochs, say)
-    if start and not checkpoint.epochs_done:
-        _start_from(start, model, settings, split, say)
-    elif not checkpoint.epochs_done and starts_from_factors(options.initial_items, split.train):
-        say("Item vectors start from factors of the log …")
-        start_from_factors(model, split.train, options.seed)
-    if checkpoint.stopped or checkpoint.epochs_done >= options.epochs:
-        say(f"Trained already: {checkpoint.epochs_done} epochs.")
-    else:
-        if checkpoint.epochs_done:
+    epochs_before = start.epochs if start else 0
+    with group.scope(), group.losing_workers():
+        _ = group.told(str(epochs_before))
+        model = _new_model(settings, split, epochs_before)
+        averages = AverageWeights(model, options.average_weights)
+        validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
+        checkpoint = CheckpointAndEarlyStop(
+            workdir,
+            validate,
+            options.patience,
+            _warmup_epochs(model),
+            settings.run.checkpoint_seconds,
+            averages,
+            options.best_by,
+        )
+        checkpoint.restore(model, options.epochs, say)
+        if start and not checkpoint.epochs_done:
+            _start_from(start, model, settings, split, say)
+        elif not checkpoint.epochs_done and starts_from_factors(options.initial_items, split.train):
+            say("Item vectors start from factors of the log …")
+            start_from_factors(model, split.train, options.seed)
+        if not _goes_on(checkpoint, settings):
+            say(f"Trained already: {checkpoint.epochs_done} epochs.")
+        elif checkpoint.epochs_done:
             say(f"Resuming after epoch {checkpoint.epochs_done}.")
-        passes_done = checkpoint.epochs_done * options.passes
-        with interruptible(checkpoint.where_it_resumes) as interrupt:
-            model.fit(
-                batches.shuffled(
-                    split.weighted_train(), options.batch_size, options.seed, passes_done, split.has_weights
-                ),
-                epochs=options.epochs,
-                initial_epoch=checkpoint.epochs_done,
-                steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
-                verbose=verbose if verbose != 1 or can_redraw else 2,
-                callbacks=[
-                    StopOnNaN(),
-                    averages,
-                    validate,
-                    keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False),
-                    checkpoint,
-                    *callbacks,
-                    interrupt,
-                ],
-            )
+        tensorboard = keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False)
+        shown = verbose if verbose != 1 or can_redraw else 2
+        _train_together(model, settings, split, averages, checkpoint, [tensorboard, checkpoint, *callbacks], shown)
+    if group.is_distributed:  # what follows is done by one device
+        model = _new_model(settings, split, epochs_before)
     checkpoints.load(workdir.best, tree.variables(model))
     return model, TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
+
+
+def follow(settings: Settings, split: Split) -> None:
+    """The part of `train` of a worker that is not the chief: it computes its share of steps and validation, and writes
+    nothing.
+
+    Raises:
+      UserError: as `train`.
+    """
+    group = strategies.group(settings.run)
+    with group.scope(), group.losing_workers():
+        model = _new_model(settings, split, epochs_before=int(group.told("")[0]))
+        averages = AverageWeights(model, settings.training.average_weights)
+        validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
+        options = settings.training
+        stop = EarlyStop(validate, options.patience, _warmup_epochs(model), averages, options.best_by)
+        _train_together(model, settings, split, averages, stop, [stop], verbose=0)
+
+
+def _new_model(settings: Settings, split: Split, epochs_before: int) -> Autoencoder:
+    """The model with its initial weights, compiled."""
+    options, train = settings.training, split.train
+    model = build(settings.model, len(split.item_ids), train, options.seed)
+    return compile_for(model, options, train, epochs_before)
+
+
+def _warmup_epochs(model: Autoencoder) -> float:
+    return model.step_options.annealing.warmup_epochs if model.settings.has_latent_variable else 0.0
+
+
+def _goes_on(checkpoint: CheckpointAndEarlyStop, settings: Settings) -> bool:
+    return not checkpoint.stopped and checkpoint.epochs_done < settings.training.epochs
+
+
+def _train_together(
+    model: Autoencoder,
+    settings: Settings,
+    split: Split,
+    averages: AverageWeights,
+    checkpoint: CheckpointAndEarlyStop,
+    callbacks: list[keras.callbacks.Callback],
+    verbose: int,
+) -> None:
+    """Trains from the chief's state to the end, in all processes alike.
+
+    Args:
+      model: of the chief, as it is to start; of others, with any weights.
+      settings, split: of the run.
+      averages: of the model.
+      checkpoint: of the chief, restored.
+      callbacks: what is called after validation: the checkpoint, and further ones of this process.
+      verbose: of `keras.Model.fit`.
+    """
+    group, options = strategies.group(settings.run), settings.training
+    # Where the chief read or computed weights, it sends them: other machines may round otherwise.
+    is_given = bool(
+        checkpoint.epochs_done or options.warm_start or starts_from_factors(options.initial_items, split.train)
+    )
+    checkpoint.state, is_given = json.loads(group.told(json.dumps([checkpoint.state, is_given]))[0])
+    if is_given:  # else the strategy has given all the same initial weights
+        group.copy_from_chief(everything(model, averages))
+    if not _goes_on(checkpoint, settings):
+        return
+    passes_done = checkpoint.epochs_done * options.passes
+    with interruptible(checkpoint.where_it_resumes) as interrupt:
+        group.fit(
+            model,
+            batches.shuffled(split.weighted_train(), options.batch_size, options.seed, passes_done, split.has_weights),
+            epochs=options.epochs,
+            initial_epoch=checkpoint.epochs_done,
+            steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
+            verbose=verbose,
+            callbacks=[StopOnNaN(), averages, checkpoint.validate, *callbacks, interrupt],
+        )
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:

@@ -108,6 +108,8 @@ def benchmark(
 def _time_to(text: str, variants: Sequence[tuple[str, Settings]], flagfiles: Sequence[str]) -> str:
     """The table of `time_to.courses`. Raises UserError for values, flagfiles or data that cannot be read."""
     targets, given = time_to.targets_in(text), variants[0][1]
+    if given.run.distribute != "none":
+        raise UserError("--time_to measures one device. Leave --distribute out.")
     kept = {name: given[name] for name in names("data", "split", "evaluation")}
     also = [(Path(f).stem, Settings.of(**settings_in(Path(home_expanded(f))) | kept)) for f in flagfiles]
 

@@ -3,12 +3,18 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 from absl import logging
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow with stderr closed to it; to be called before anything else imports it."""
+def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
+    """Imports TensorFlow with stderr closed to it; to be called before anything else imports it.
+
+    Args:
+      first_operation: what TensorFlow does first, such as joining other workers; its result is returned.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     warnings.filterwarnings("ignore", message=".*shuffle=True.*will be ignored")
@@ -19,10 +25,12 @@ def import_tensorflow() -> None:
     try:
         import tensorflow as tf
 
-        tf.constant(0)  # the first operation writes the rest
+        # The first operation writes the rest.
+        result = tf.constant(0) if first_operation is None else first_operation()
         # TF32 keeps 10 bits of a product's factors: a GPU would train and check an export by other numbers than a CPU.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         logging.set_verbosity(logging.WARNING)
+        return result
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.evaluation import metrics
-from vae_cf_tf.models import batches
+from vae_cf_tf.models import batches, replicas
 from vae_cf_tf.models.histories import rows_of
 
 Ranker = Callable[[sp.csr_matrix], np.ndarray]
@@ -43,10 +43,8 @@ def users_at_once(batch_size: int, num_items: int) -> int:
 def model_ranker(model: tf.keras.Model) -> Ranker:
     """The ranker of a model of this package."""
 
-    @tf.function(input_signature=[batches.HISTORIES])
-    def best(histories):
-        return best_unseen(model.scores(histories), histories)
-
+    scored = replicas.shared_out(lambda histories: best_unseen(model.scores(histories), histories))
+    best = tf.function(scored, input_signature=[batches.HISTORIES])
     return lambda fold_in: best(batches.ragged(fold_in)).numpy()
 
 

@@ -1,6 +1,8 @@
 """The base of all models: input, likelihood, the annealed ELBO and its training step."""
 
 import dataclasses
+import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vae_cf_tf.models import histories as hist
-from vae_cf_tf.models import tree
+from vae_cf_tf.models import replicas, tree
 from vae_cf_tf.models.blocks import Linear, products_in
 from vae_cf_tf.models.likelihoods.base import Likelihood
 from vae_cf_tf.models.schedules import KLAnnealing
@@ -188,11 +190,11 @@ class Autoencoder(keras.Model):
         if seed is None or not samples:
             return self.likelihood(self.decode(*latent)).history_log_prob(histories, *more)
         drawn = tf.random.stateless_uniform([samples], tf.random.fold_in(seed, 1), 0, self.num_items, tf.int32)
-        candidates, places = tf.unique(tf.concat([histories.values, drawn], axis=0))
-        rows = hist.rows_of(histories)
+        batch, rows = replicas.current(), hist.rows_of(histories)
+        candidates, places = tf.unique(tf.concat([batch.all_items(histories.values), drawn], axis=0))
         inclusion = tf.gather(self.step_options.log_inclusion, candidates)
         f = self.decoder(*latent, some=candidates)
-        return self.likelihood_class.sampled_log_prob(f, rows, places[: tf.size(rows)], inclusion, *more)
+        return self.likelihood_class.sampled_log_prob(f, rows, batch.own_items(places, tf.size(rows)), inclusion, *more)
 
     # Training
 
@@ -242,8 +244,13 @@ class Autoencoder(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(_Refresh())
         else:
-            callbacks = [_Refresh(), *(callbacks or [])]
+            callbacks = self.with_refresh(callbacks or [])
         return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    @staticmethod
+    def with_refresh(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+        """These callbacks, and one that calls `refresh` before each epoch."""
+        return [_Refresh(), *callbacks]
 
     def train_step(self, data: tf.RaggedTensor | tuple[tf.RaggedTensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on −log p(x|z) + β·KL, averaged over the batch; β follows the annealing schedule.
@@ -255,17 +262,44 @@ class Autoencoder(keras.Model):
         histories = hist.of_int32(histories)
         step, options = tf.convert_to_tensor(self.optimizer.iterations), self.step_options
         beta = options.annealing(step)
-        variables, rate = self.trainable_variables, options.input_dropout
-        if not options.encoder_passes:
-            loss, nll, kl = self._learn(histories, step, beta, variables, rate, weights)
-        else:
-            step_in_round = step % (self.steps_per_turn * (options.encoder_passes + 1))
-            of_encoder_and_prior = self.encoder_and_prior_variables
-            loss, nll, kl = tf.cond(
-                step_in_round < self.steps_per_turn * options.encoder_passes,
-                lambda: self._learn(histories, step, beta, of_encoder_and_prior, rate, weights),
-                lambda: self._learn(histories, step, beta, self.decoder.trainable_variables, 0.0, weights),
-            )
+        first, last = (functools.partial(self._learn, histories, step, beta, *turn, weights) for turn in self._turns)
+        loss, nll, kl = tf.cond(self.is_first_turn(step), first, last) if options.encoder_passes else first()
+        return self.tracked(beta, loss, nll, kl)
+
+    def replica_step(
+        self, histories: tf.RaggedTensor, weights: tf.Tensor | None, is_first_turn: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What one replica does of a step, in its context; returns its parts in loss, −log p(x|z) and KL term.
+
+        Differs from `train_step` in that the turn of alternating training is known when it is traced: replicas cannot
+        exchange tensors within a `tf.cond`.
+
+        Args:
+          histories, weights: the global batch; see `fit`.
+          is_first_turn: see there.
+        """
+        step, share = tf.convert_to_tensor(self.optimizer.iterations), replicas.Share(hist.of_int32(histories))
+        with replicas.computing(share):
+            own, weights = share.cut(weights)
+            turn = self._turns[0 if is_first_turn else 1]
+            return self._learn(own, step, self.step_options.annealing(step), *turn, weights)
+
+    def is_first_turn(self, step: Any) -> Any:
+        """Whether encoder and prior learn in this step, and in alternating training not the decoder."""
+        passes, steps = self.step_options.encoder_passes, self.steps_per_turn
+        return not passes or step % (steps * (passes + 1)) < steps * passes
+
+    @property
+    def _turns(self) -> list[tuple[list[keras.Variable], float]]:
+        """What learns, and the input dropout: in the first passes of alternating training and in the last one; without
+        it, in every step."""
+        rate = self.step_options.input_dropout
+        if not self.step_options.encoder_passes:
+            return [(self.trainable_variables, rate)] * 2
+        return [(self.encoder_and_prior_variables, rate), (self.decoder.trainable_variables, 0.0)]
+
+    def tracked(self, beta: tf.Tensor, loss: tf.Tensor, nll: tf.Tensor, kl: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a step reports: means since the epoch's start, with this step's values."""
         self.beta.assign(beta)
         for name, value in {"loss": loss, "nll": nll, "kl": kl}.items():
             self.trackers[name].update_state(value)
@@ -300,11 +334,12 @@ class Autoencoder(keras.Model):
             with products_in(PRODUCT_DTYPES[options.dtype_policy]):
                 more = () if weights is None else (weights,)
                 terms = self.terms(histories, seed, rate, *more)
-            nll, kl = -tf.reduce_mean(terms.log_likelihood), tf.reduce_mean(terms.kl)
+            batch = replicas.current()
+            nll, kl = -batch.mean(terms.log_likelihood), batch.mean(terms.kl)
             weighted = terms.kl
             if options.beta_scale == "item":
                 weighted *= hist.total_weights(histories, weights)
-            loss = nll + beta * tf.reduce_mean(weighted) + self.weight_penalty()
+            loss = nll + beta * batch.mean(weighted) + batch.once(self.weight_penalty())
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, nll, kl
 
@@ -346,4 +381,4 @@ def split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:
 
 def draw(posterior: tfd.Distribution, seed: tf.Tensor | None) -> tf.Tensor:
     """A sample; without a seed, the mean."""
-    return posterior.mean() if seed is None else posterior.sample(seed=seed)
+    return posterior.mean() if seed is None else replicas.current().sample(posterior, seed)

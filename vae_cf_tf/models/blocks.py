@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,14 @@ from vae_cf_tf.models.item_axes import ItemAxis
 
 INITIALIZERS = ("he", "glorot", "zeros")
 
-_product_dtype = tf.float32
+
+class _ProductDtype(threading.local):
+    """Of a thread, since `MirroredStrategy` traces replicas in threads that take turns."""
+
+    value = tf.float32
+
+
+_product_dtype = _ProductDtype()
 _product: Callable[..., tf.Tensor] | None = None
 
 
@@ -24,12 +32,11 @@ def products_in(dtype: tf.DType) -> Iterator[None]:
     What goes in and comes out stays float32, and so do variables, sums over rows, densities and losses. It holds for
     what is traced within: `train_step` uses it. Evaluation and export do not, so they answer in float32.
     """
-    global _product_dtype
-    before, _product_dtype = _product_dtype, dtype
+    before, _product_dtype.value = _product_dtype.value, dtype
     try:
         yield
     finally:
-        _product_dtype = before
+        _product_dtype.value = before
 
 
 @contextlib.contextmanager
@@ -47,9 +54,9 @@ def products_by(product: Callable[..., tf.Tensor]) -> Iterator[None]:
 
 
 def _matmul(a: tf.Tensor, b: Any, transpose_b: bool = False) -> tf.Tensor:
-    if _product_dtype == tf.float32:
+    if _product_dtype.value == tf.float32:
         return tf.matmul(a, b, transpose_b=transpose_b)
-    a, b = tf.cast(a, _product_dtype), tf.cast(b, _product_dtype)
+    a, b = tf.cast(a, _product_dtype.value), tf.cast(b, _product_dtype.value)
     return tf.cast(tf.matmul(a, b, transpose_b=transpose_b), tf.float32)
 
 

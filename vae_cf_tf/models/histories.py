@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from vae_cf_tf.models import replicas
+
 
 class Bags(NamedTuple):
     """Sparse rows in which all items of a row have one value: row b is `scale[b]` at its items, zero elsewhere."""
@@ -59,7 +61,8 @@ def unit_norm(histories: tf.RaggedTensor, rate: float = 0.0, seed: tf.Tensor | N
     scale = tf.math.rsqrt(tf.maximum(lengths, 1.0))  # [batch]
     items, rows = histories.values, rows_of(histories)
     if rate:
-        kept = tf.where(keep_mask(tf.shape(items), rate, seed))[:, 0]
+        mask = replicas.current().of_items(lambda n: keep_mask(n[None], rate, seed), tf.size(items))
+        kept = tf.where(mask)[:, 0]
         items, rows = tf.gather(items, kept), tf.gather(rows, kept)
         scale /= 1 - rate
     return Bags(items, rows, scale)

@@ -52,7 +52,7 @@ def save(path: str | os.PathLike, variables: "Variables", meta: dict[str, Any]) 
     """Writes the variables' values and `meta` as `path`: aside first, then renamed."""
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # what np.savez writes, array by array
         for name in ("meta", *variables):
-            value = np.asarray(json.dumps(meta) if name == "meta" else variables[name].value)
+            value = np.asarray(json.dumps(meta) if name == "meta" else variables[name].value.read_value())
             with archive.open(f"{name}.npy", "w", force_zip64=True) as f:
                 np.lib.format.write_array(f, value, allow_pickle=False)
 

@@ -5,7 +5,7 @@ import math
 from typing import ClassVar
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.settings.fields import Changes, Section, setting
+from vae_cf_tf.settings.fields import Changes, Section, contradiction, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,31 @@ class RunSettings(Section):
     )
     checkpoint_seconds: float = setting(15.0, "Least time between two checkpoints.", low=0, changes=Changes.NOTHING)
 
+    distribute: str = setting(
+        "none",
+        "Devices that share each training step: none: one; mirrored: all GPUs of this machine; multi_worker: the "
+        "machines that the environment variable TF_CONFIG names, each of which runs the same command.",
+        "none",
+        "mirrored",
+        "multi_worker",
+        changes=Changes.NOTHING,
+    )
+    replicas: int = setting(
+        0,
+        "With --distribute=mirrored: number of devices; 0: all GPUs. Without a GPU the CPU stands for as many devices, "
+        "which is slower than one and serves to try it out.",
+        low=0,
+        changes=Changes.NOTHING,
+    )
+
     def check(self) -> None:
+        contradiction(
+            "--replicas is the number of devices of --distribute=mirrored",
+            self.replicas > 0 and self.distribute != "mirrored",
+        )
+        contradiction(
+            "--also_time_split makes a second run, and --distribute=multi_worker makes one",
+            self.also_time_split and self.distribute == "multi_worker",
+        )
         if not self.workdir:
             raise UserError("--workdir is empty; give the folder that the run is to be written to.")

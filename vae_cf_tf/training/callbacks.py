@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import density, ranking
 from vae_cf_tf.evaluation.metrics import MAIN
-from vae_cf_tf.models import batches, tree
+from vae_cf_tf.models import batches, replicas, tree
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
@@ -100,7 +100,7 @@ class Validate(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rank = ranking.model_ranker(self.model)
-        self.terms = tf.function(self.model.terms, input_signature=[batches.HISTORIES])
+        self.terms = tf.function(replicas.shared_out(self.model.terms), input_signature=[batches.HISTORIES])
         self.density = density.density_of(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -183,11 +183,19 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
             say(f"{missing} is missing: training starts from the first epoch.")
         if not checkpoint.exists() or not best.exists():
             return
-        meta = checkpoints.load(checkpoint, self._everything(model))
-        for name in _STATE:
-            setattr(self, name, meta[name])
+        self.state = checkpoints.load(checkpoint, everything(model, self.averages))
         self.written_epoch = self.epochs_done
-        self.workdir.write_history(self.rows)
+        self._write_history()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the variables."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    @state.setter
+    def state(self, values: Mapping[str, Any]) -> None:
+        for name in _STATE:
+            setattr(self, name, values[name])
 
     @property
     def epochs_done(self) -> int:
@@ -206,34 +214,63 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         value = self.validate.figures[f"val_{self.best_by}"]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0
-            with _in_place(self.averages):
-                checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": epoch + 1})
+            self._write_best()
         elif epoch + 1 >= self.warmup_epochs:
             self.waited += 1
         else:
             self.waited = 0
         self.stopped = self.waited > self.patience
         self.model.stop_training = self.stopped
-        self.workdir.write_history(self.rows)
+        self._write_history()
         if self.stopped or time.monotonic() - self.written >= self.seconds:
             self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._write()
 
-    def _write(self) -> None:
-        checkpoints.save(
-            self.workdir.checkpoint, self._everything(self.model), {name: getattr(self, name) for name in _STATE}
-        )
-        self.written, self.written_epoch = time.monotonic(), self.epochs_done
+    def _write_best(self) -> None:
+        with _in_place(self.averages):
+            checkpoints.save(self.workdir.best, tree.variables(self.model), {"epoch": self.best_epoch})
 
-    def _everything(self, model: Autoencoder) -> tree.Variables:
-        averages = self.averages.variables if self.averages else {}
-        return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer) | averages
+    def _write_history(self) -> None:
+        self.workdir.write_history(self.rows)
+
+    def _write(self) -> None:
+        checkpoints.save(self.workdir.checkpoint, everything(self.model, self.averages), self.state)
+        self.written, self.written_epoch = time.monotonic(), self.epochs_done
 
 
 _STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
-"""What a checkpoint holds of `CheckpointAndEarlyStop`, beside the variables."""
+"""The names of `CheckpointAndEarlyStop.state`."""
+
+
+class EarlyStop(CheckpointAndEarlyStop):
+    """Stops training with the chief, in a worker that writes nothing. Arguments as `CheckpointAndEarlyStop`."""
+
+    def __init__(
+        self,
+        validate: Validate,
+        patience: int,
+        warmup_epochs: float,
+        averages: AverageWeights | None = None,
+        best_by: str = MAIN,
+    ):
+        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, 0, averages, best_by)
+
+    def _write_best(self) -> None:
+        pass
+
+    def _write_history(self) -> None:
+        pass
+
+    def _write(self) -> None:
+        pass
+
+
+def everything(model: Autoencoder, averages: AverageWeights | None) -> tree.Variables:
+    """All variables that a run needs to go on."""
+    of_averages = averages.variables if averages else {}
+    return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer) | of_averages
 
 
 def _in_place(averages: AverageWeights | None) -> contextlib.AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from vae_cf_tf.models import replicas
 from vae_cf_tf.models.distributions import MixtureOfNormals
 from vae_cf_tf.models.priors.base import PriorContext
 from vae_cf_tf.models.priors.user_vamp import UserVampPrior
@@ -24,7 +25,10 @@ class BatchVampPrior(UserVampPrior):
     def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
         if context.posterior is None:
             return super().distribution(context)
-        posterior, size = context.posterior, tf.shape(context.posterior[0])[0]
+        batch = replicas.current()
+        places = batch.places(tf.shape(context.posterior[0])[0])
+        posterior = tuple(batch.all_users(parameters) for parameters in context.posterior)
+        size = tf.shape(posterior[0])[0]
         users = tf.convert_to_tensor(self.means), tf.convert_to_tensor(self.log_variances)
         means, log_variances = tf.cond(size > 1, lambda: posterior, lambda: users)
-        return MixtureOfNormals(means, log_variances, left_out=tf.where(size > 1, tf.range(size), -1))
+        return MixtureOfNormals(means, log_variances, left_out=tf.where(size > 1, places, -1))

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from vae_cf_tf.models import replicas
 from vae_cf_tf.models.distributions import MixtureOfNormals
 from vae_cf_tf.models.encoders import Encoder
 from vae_cf_tf.models.histories import keep_mask
@@ -61,12 +62,15 @@ class VampPrior(Prior):
 
     def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
         w = tf.convert_to_tensor(self.pseudo_inputs)
-        if context.rate:
-            kept = keep_mask(tf.shape(w), context.rate, context.seed)
-            u = _clipped_and_dropped(w, kept, tf.constant(1 / (1 - context.rate), w.dtype))
-        else:
-            u = tf.clip_by_value(w, 0.0, 1.0)
-        return MixtureOfNormals(*self._encode(u))
+        if not context.rate:
+            return MixtureOfNormals(
+                *replicas.current().by_rows(lambda w: self._encode(tf.clip_by_value(w, 0.0, 1.0)), w)
+            )
+        kept = keep_mask(tf.shape(w), context.rate, context.seed)
+        scale = tf.constant(1 / (1 - context.rate), w.dtype)
+        return MixtureOfNormals(
+            *replicas.current().by_rows(lambda w, kept: self._encode(_clipped_and_dropped(w, kept, scale)), w, kept)
+        )
 
     def pseudo_inputs_of(self, components: np.ndarray) -> PseudoInputs:
         return PseudoInputs(np.clip(tf.gather(self.pseudo_inputs, components).numpy(), 0, 1), learned=True)
