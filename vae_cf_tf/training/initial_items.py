@@ -25,7 +25,7 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix | UserBatches) 
       >>> starts_from_factors("auto", sp.csr_matrix(np.ones((50, 10))))
       False
     """
-    sparse = sp.issparse(train) and train.nnz < SPARSE * train.shape[1]
+    sparse = isinstance(train, sp.csr_matrix) and train.nnz < SPARSE * train.shape[1]
     return initial_items == "factors" or (initial_items == "auto" and sparse)
 
 
