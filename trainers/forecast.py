@@ -25,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("users", None, "Training users.", lower_bound=1)
     flags.DEFINE_integer("items", None, "Items of the catalogue.", lower_bound=2)
     flags.DEFINE_integer("events", None, "Interactions of the training users.", lower_bound=1)
-    flags.DEFINE_integer("replicas", 1, "Processes that share a step's users.", lower_bound=1)
+    flags.DEFINE_integer("processes", 1, "Processes that share a step's users.", lower_bound=1)
     flags.DEFINE_float(
         "gflops",
         _RATES.products / 1e9,
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     faster = values.gflops * 1e9 / _RATES.products
     rates = {f.name: getattr(_RATES, f.name) * faster for f in dataclasses.fields(_RATES) if f.name in _SCALED}
     machine = dataclasses.replace(_RATES, **rates, network=values.network * 1e9)
-    print(table(forecast(settings, values.users, values.items, values.events, values.replicas, machine)))
+    print(table(forecast(settings, values.users, values.items, values.events, values.processes, machine)))
 
 
 def table(forecast: Forecast) -> str:
