@@ -66,6 +66,11 @@ def test_the_workdir_holds_what_the_contract_names(finished):
     for part in ("test", "validation"):
         assert set(values[part]) == names
         assert all(0 <= v["mean"] <= 1 and v["stderr"] >= 0 for v in values[part].values())
+    for of_part in values["elbo"].values():
+        elbo, nll, kl = (of_part[name]["mean"] for name in ("elbo", "elbo_nll", "elbo_kl"))
+        assert elbo == pytest.approx(-nll - kl)
+    assert set(values["elbo"]) == {"test", "validation"}
+    assert values["latent"]["active"][0] <= values["latent"]["dimensions"]
     assert values["epochs"] == 6
     assert 1 <= values["best_epoch"] <= 6
     assert values["seconds_per_epoch"] > 0

@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": Command("trainers.sweep", "Trains one model for each point of a grid, and tabulates them."),
     "compare": Command("trainers.compare", "Compares finished runs on the same users, with intervals."),
     "prepare": Command("trainers.prepare", "Splits a log once, as a folder that any run can read."),
+    "generate": Command("trainers.generate", "Writes a made-up log of users with known tastes."),
     "benchmark": Command("trainers.benchmark", "Times training steps against what the machine can do."),
     "inspect": Command("export.inspect", "Prints the card of an exported model."),
 }

@@ -8,11 +8,12 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from trainers.report import latent
 from trainers.train import TrainingLog
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import metrics, ranking, selection, similar
+from vae_cf_tf.evaluation import density, metrics, ranking, selection, similar
 from vae_cf_tf.linear.base import Baseline, Skipped
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
@@ -75,6 +76,9 @@ def evaluate(
     per_user = {part: ranking.evaluate(rank, getattr(split, part), batch_size) for part in PARTS}
     similar_items = similar.choose(model, split, settings.training.seed, batch_size)
     say(similar.summary_line(similar_items))
+    elbo_of, elbo = density.density_of(network), {}
+    if elbo_of:
+        elbo = {part: elbo_of(getattr(split, part).with_targets().fold_in, batch_size) for part in PARTS}
     values = {part: metrics.summary(per_user[part]) for part in PARTS} | {
         "chosen_on_validation": ["best_epoch", *chosen],
         "note": "What was chosen on the validation users makes their figures a little too good; judge by test.",
@@ -89,11 +93,14 @@ def evaluate(
         "baselines": baselines,
         "split": split.about,
         "similar_items": similar_items,
+        "elbo": {part: metrics.summary(of_users) for part, of_users in elbo.items()},
+        "latent": latent.diagnosis(network, split.train, split.validation.fold_in, batch_size),
         "data_fingerprint": split.fingerprint(),
         "model_id": model_id,
         "config": settings.flat(),
     }
-    workdir.write_users(per_user, {part: getattr(split, part).users_with_targets() for part in PARTS}, model_id)
+    in_users_file = {part: per_user[part] | elbo.get(part, {}) for part in PARTS}
+    workdir.write_users(in_users_file, {part: getattr(split, part).users_with_targets() for part in PARTS}, model_id)
     workdir.write_metrics(values)
     return Evaluation(model, per_user, values, rank)
 

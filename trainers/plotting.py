@@ -41,17 +41,19 @@ _COLOURS = {  # background, text, grid, then the cycle C0 … C4
 THEMES = tuple(_COLOURS)
 
 
-def png(draw: Draw, theme: str = "light", size: tuple[float, float] = SIZE, panels: int = 1, dpi: int = 200) -> bytes:
-    """What `draw` puts on a pair of axes, or on several side by side that share y; `size` in inches."""
+def png(
+    draw: Draw, theme: str = "light", size: tuple[float, float] = SIZE, panels: int = 1, dpi: int = 200, rows: int = 1
+) -> bytes:
+    """What `draw` puts on a pair of axes, or on several, row by row, that share y within a row; `size` in inches."""
     background, text, grid, cycle = _COLOURS[theme]
     colours = {name: text for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
     colours |= {name: background for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
     style: dict[Any, Any] = _STYLE | colours | {"grid.color": grid, "axes.prop_cycle": plt.cycler(color=cycle)}
     with plt.rc_context(style):
-        figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
+        figure, axes = plt.subplots(rows, panels, figsize=size, layout="constrained", sharey="row", squeeze=False)
         try:
-            draw(*axes[0])
-            for each in axes[0]:
+            draw(*axes.flat)
+            for each in axes.flat:
                 separate_tick_labels(each)
             content = io.BytesIO()
             figure.savefig(content, format="png", dpi=dpi)

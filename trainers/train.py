@@ -75,7 +75,13 @@ def train(
         averages = AverageWeights(model, options.average_weights)
         validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
         checkpoint = CheckpointAndEarlyStop(
-            workdir, validate, options.patience, _warmup_epochs(model), settings.run.checkpoint_seconds, averages
+            workdir,
+            validate,
+            options.patience,
+            _warmup_epochs(model),
+            settings.run.checkpoint_seconds,
+            averages,
+            options.best_by,
         )
         checkpoint.restore(model, options.epochs, say)
         if start and not checkpoint.epochs_done:
@@ -103,12 +109,12 @@ def follow(settings: Settings, split: Split) -> None:
     Raises:
       UserError: as `train`.
     """
-    group = strategies.group(settings.run)
+    group, options = strategies.group(settings.run), settings.training
     with group.scope(), group.losing_workers():
         model = _new_model(settings, split, epochs_before=int(group.told("")[0]))
-        averages = AverageWeights(model, settings.training.average_weights)
+        averages = AverageWeights(model, options.average_weights)
         validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
-        stop = EarlyStop(validate, settings.training.patience, _warmup_epochs(model), averages)
+        stop = EarlyStop(validate, options.patience, _warmup_epochs(model), averages, options.best_by)
         _train_together(model, settings, split, averages, stop, [stop], verbose=0)
 
 

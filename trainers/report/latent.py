@@ -1,6 +1,6 @@
 """The latent space of a run: users' posteriors, the prior, and its components."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +11,9 @@ from vae_cf_tf.models import batches
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.distributions import MixtureOfNormals
 from vae_cf_tf.models.flat import Variational
+
+GAP_USERS = 5_000
+"""Training users whose posteriors stand for those of all."""
 
 
 class Normals(NamedTuple):
@@ -98,6 +101,57 @@ def principal_plane(means: np.ndarray) -> Plane:
     axes = np.pad(axes, ((0, 2), (0, 0)))[:2]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], 1)
     return Plane(centre, (axes * np.where(largest < 0, -1, 1)).T, variance)  # SVD leaves the signs open
+
+
+def diagnosis(model: Autoencoder, train: sp.csr_matrix, fold_in: sp.csr_matrix, batch_size: int) -> dict[str, Any]:
+    """What metrics.json says of the latent space; {} for a model that has none.
+
+    Args:
+      model: trained.
+      train: training users, [users, items].
+      fold_in: histories of held-out users, [users, items].
+      batch_size: users at a time.
+
+    Returns:
+      `active`: for each latent variable, the upper one first, its active dimensions (`active_dimensions`), of
+      `dimensions`; `components`: of the prior, if it is a mixture; `components_in_use`: how many equal ones would share
+      the users as evenly (`effective_number`); `prior_gap`: see there.
+    """
+    if (space := examine(model, fold_in, batch_size)) is None:
+        return {}
+    at_once = users_at_once(batch_size, model.num_items)
+    means = [model.latent(rows)[:-1] for _, rows in batches.in_order(fold_in, at_once)]
+    lower = [np.concatenate(parts) for parts in zip(*means, strict=True)]
+    active = [active_dimensions(of_users) for of_users in (space.users.mean, *lower)]
+    draws = space.users.draw(np.random.default_rng(0))
+    values: dict[str, Any] = {
+        "active": active,
+        "dimensions": space.users.mean.shape[1],
+        "prior_gap": prior_gap(model, train, draws, batch_size),
+    }
+    if space.components:
+        shares = responsibilities(draws, space.components).mean(axis=0)
+        values |= {"components": len(shares), "components_in_use": effective_number(shares)}
+    return values
+
+
+def prior_gap(model: Variational, train: sp.csr_matrix, draws: np.ndarray, batch_size: int) -> float:
+    """Mean of log q(z) − log p(z) over draws of held-out users, float64 [users, latent], in nats.
+
+    q(z) is the mixture of the posteriors of (up to GAP_USERS) training users, which is the best prior for this encoder
+    (Tomczak & Welling 2018, equation 8; Hoffman & Johnson 2016 call the gap the marginal KL). So the gap tells about
+    how much a more flexible prior can add to the ELBO while encoder and decoder stay as they are.
+    """
+    some = train[np.sort(np.random.default_rng(0).permutation(train.shape[0])[:GAP_USERS])]
+    at_once = users_at_once(batch_size, model.num_items)
+    pairs = [model.encoder(model.first_input(rows)) for _, rows in batches.in_order(some, at_once)]
+    best = MixtureOfNormals(*(tf.concat(parts, axis=0) for parts in zip(*pairs, strict=True)))
+    prior = model.prior.distribution()
+    total = 0.0
+    for start in range(0, len(draws), at_once):
+        z = tf.constant(draws[start : start + at_once], tf.float32)
+        total += float(tf.reduce_sum(best.log_prob(z) - prior.log_prob(z)))
+    return total / len(draws)
 
 
 def active_dimensions(means: np.ndarray, threshold: float = 0.01) -> int:

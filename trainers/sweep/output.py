@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 
 from trainers import plotting
 from trainers.sweep.plans import described
-from trainers.sweep.results import DECIDES, METRICS
 from vae_cf_tf.files import written_aside
 from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings.settings import written
@@ -24,7 +23,7 @@ def write(collected: Json, sweep_dir: Path, failed: Mapping[str, str]) -> None:
         return
     contents = {
         "results.json": (json.dumps(collected | {"failed": dict(failed)}, indent=1) + "\n").encode(),
-        "results.png": _plot(collected),
+        "results.png": plot(collected),
         "results.md": markdown(collected, failed).encode(),
     }
     for name, content in contents.items():
@@ -41,19 +40,19 @@ def markdown(collected: Json, failed: Mapping[str, str]) -> str:
     lines = ["# Sweep", "", done, "", _constant(collected), ""]
     for part in collected["parts"]:
         lines += [f"## {part.capitalize()}: mean ± standard error over seeds", ""]
-        lines += _table([*names, "seeds", *map(_metric, METRICS)], [
-            [*_cells(row, names), str(len(row["runs"])), *(_mean(row[part][m]) for m in METRICS)]
+        lines += table([*names, "seeds", *map(metric_title, collected["metrics"])], [
+            [*_cells(row, names), str(len(row["runs"])), *(_mean(row[part][m]) for m in collected["metrics"])]
             for row in rows
         ] + [
-            [name, *[""] * (len(names) - 1), "", *(f"{figures[part][m]['mean']:.4f}" for m in METRICS)]
+            [name, *[""] * (len(names) - 1), "", *(_of_baseline(figures[part], m) for m in collected["metrics"])]
             for name, figures in collected["baselines"].items()
         ])  # fmt: skip
     for part in collected["parts"]:
         compared = [row for row in rows if row["difference"]]
         if compared:
             lines += [f"## {part.capitalize()}: paired difference from the reference, with 95 % interval", ""]
-            lines += _table([*names, *map(_metric, METRICS)], [
-                [*_cells(row, names), *(_difference(row["difference"][part][m]) for m in METRICS)]
+            lines += table([*names, *map(metric_title, collected["metrics"])], [
+                [*_cells(row, names), *(_difference(row["difference"][part][m]) for m in collected["metrics"])]
                 for row in compared
             ])  # fmt: skip
             reference = f"the best on validation, {described(_best(collected)['settings'])}"
@@ -68,9 +67,9 @@ def markdown(collected: Json, failed: Mapping[str, str]) -> str:
     ]
     if "test" not in collected["parts"]:
         lines += ["The best of many owes a part of its figure to chance: report it on test users, once.", ""]
-    best = _best(collected)
+    best, decides = _best(collected), collected["decides"]
     lines += [
-        f"Best on validation ({_metric(DECIDES)} {best['validation'][DECIDES]['mean']:.4f}):",
+        f"Best on validation ({metric_title(decides)} {best['validation'][decides]['mean']:.4f}):",
         "",
         f"    python -m trainers.main {best['flags']}",
         "",
@@ -100,7 +99,7 @@ def _ordered(collected: Json) -> list[Json]:
     rows = collected["configurations"]
     if "test" in collected["parts"]:
         return rows
-    return sorted(rows, key=lambda row: -row["validation"][DECIDES]["mean"])
+    return sorted(rows, key=lambda row: -row["validation"][collected["decides"]]["mean"])
 
 
 def _constant(collected: Json) -> str:
@@ -111,24 +110,32 @@ def _constant(collected: Json) -> str:
     return "All with " + ", ".join(f"`--{name}={written(value)}`" for name, value in same.items()) + "."
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines] + [""]
 
 
-def _metric(name: str) -> str:
-    return name.replace("ndcg", "NDCG").replace("recall", "Recall")
+def metric_title(name: str) -> str:
+    """A metric as people write it."""
+    for text, title in (("ndcg", "NDCG"), ("recall", "Recall"), ("elbo_", ""), ("elbo", "ELBO"), ("kl", "KL")):
+        name = name.replace(text, title)
+    return name
 
 
 def _mean(figure: Mapping[str, float | None]) -> str:
     return f"{figure['mean']:.4f}" + ("" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}")
 
 
+def _of_baseline(figures: Mapping[str, Any], metric: str) -> str:
+    return f"{figures[metric]['mean']:.4f}" if metric in figures else ""  # a baseline has no ELBO
+
+
 def _difference(d: Mapping[str, float]) -> str:
     return f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]".replace("-", "−")
 
 
-def _plot(collected: Json) -> bytes:
+def plot(collected: Json) -> bytes:
     """Left, each run and the mean over seeds; right, the paired differences."""
     rows, part = _ordered(collected), collected["parts"][0]
     first, names = list(dict.fromkeys(_group(row) for row in rows)), _differing(rows)
@@ -136,23 +143,36 @@ def _plot(collected: Json) -> bytes:
     def draw(left: Axes, right: Axes) -> None:
         for y, row in zip(range(len(rows))[::-1], rows, strict=True):
             colour = f"C{first.index(_group(row)) % 5}"
-            mean = row[part][DECIDES]
-            left.plot([run[part][DECIDES] for run in row["runs"]], [y] * len(row["runs"]), "|", color=colour, alpha=0.7)
+            mean = row[part][collected["decides"]]
+            left.plot(
+                [run[part][collected["decides"]] for run in row["runs"]],
+                [y] * len(row["runs"]),
+                "|",
+                color=colour,
+                alpha=0.7,
+            )
             left.errorbar(mean["mean"], y, xerr=mean["stderr"], fmt="o", color=colour, markersize=5, capsize=2.5)
             if row["difference"]:
-                d = row["difference"][part][DECIDES]
+                d = row["difference"][part][collected["decides"]]
                 right.errorbar(d["mean"], y, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
                                color=colour, markersize=5, capsize=2.5)  # fmt: skip
         # The plainest baseline lies so far below that an axis with it would hide the differences between the runs.
-        labels = [label for label in collected["baselines"] if label != BASELINES.plainest]
+        decides = collected["decides"]
+        labels = [
+            label
+            for label, figures in collected["baselines"].items()
+            if label != BASELINES.plainest and decides in figures[part]
+        ]
         for i, label in enumerate(labels):
             figures = collected["baselines"][label]
-            left.axvline(figures[part][DECIDES]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=label)
+            left.axvline(
+                figures[part][collected["decides"]]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=label
+            )
             left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         right.axvline(0, color="C4", linewidth=1)
         left.set_yticks(range(len(rows))[::-1], [_label(row, names) for row in rows])
         left.set_ylim(-0.7, len(rows) - 0.3)
-        left.set_xlabel(f"{part} {_metric(DECIDES)}: runs, mean ± s.e.")
+        left.set_xlabel(f"{part} {metric_title(collected['decides'])}: runs, mean ± s.e.")
         right.set_xlabel("paired difference, 95 % interval")
 
     return plotting.png(draw, size=(9.5, 1.3 + 0.27 * len(rows)), panels=2, dpi=150)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.settings import Settings, flagfiles
-from vae_cf_tf.settings.settings import names, parsed, parsed_pairs, written
+from vae_cf_tf.settings.fields import facts_of
+from vae_cf_tf.settings.settings import field_of, names, parsed, parsed_pairs, written
 
+MAIN, ELBO = facts_of(field_of("best_by")).values()
 Choice = dict[str, Any]
 """Some settings by their flat names."""
 Axis = list[Choice]
@@ -32,12 +34,38 @@ EVCF: list[Axis] = [  # Kim & Suh 2019: prior, gating, depth; and the likelihood
     [_as_in(model, "block") for model in ("multvae", "multvae_gated")],
     [{"layers": layers} for layers in (1, 2, 3)],
 ]
-PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": []}
-FLAGFILES = {"evcf": "evcf.flags"}
+GROWTH: list[Axis] = EVCF[1:3]  # prior and gating, which Kim & Suh say pay
+PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": [], "growth": GROWTH}
+FLAGFILES = {"evcf": "evcf.flags", "growth": "evcf.flags"}
 """The shipped flagfile whose settings a plan starts from, where no --flagfile is given."""
-REFERENCES = {"evcf": _as_in("multvae", "latent", "prior", "block", "layers"), "grid": {}}
+SETTINGS: dict[str, Choice] = {
+    "growth": {
+        **{
+            "layers": 1,
+            "initializer": "glorot",
+            "pseudo_inputs": 300,
+            "pseudo_init": "unit_users",
+            "optimizer": "adam",
+        },
+        **{"learning_rate": 1e-3, "epochs": 100, "patience": 8, "beta_warmup": 200.0, "beta_unit": "step"},
+    },
+}
+"""Settings in which a plan differs from its flagfile."""
+TUNED: dict[str, list[Axis]] = {
+    # β = 1 is the ELBO itself: these runs are for the density, and their best epoch is chosen by it.
+    "growth": [[
+        {"beta_cap": 0.1, "best_by": MAIN}, {"beta_cap": 0.3, "best_by": MAIN}, {"beta_cap": 1.0, "best_by": ELBO},
+    ]],
+}  # fmt: skip
+"""What a plan tunes for each of its configurations, on validation users with the first seed."""
+CRITERIA = {"growth": (MAIN, ELBO)}
+"""By what figures that is done, each choice for itself; NDCG@100 where none are named."""
+REFERENCES = {
+    **{"evcf": _as_in("multvae", "latent", "prior", "block", "layers"), "grid": {}},
+    "growth": _as_in("multvae", "latent", "prior", "block"),
+}
 # A search of settings looks at validation users alone; test users are for the result.
-PARTS = {"evcf": ("test", "validation"), "grid": ("validation",)}
+PARTS = {"evcf": ("test", "validation"), "grid": ("validation",), "growth": ("test", "validation")}
 
 
 class Configuration(NamedTuple):
@@ -46,6 +74,16 @@ class Configuration(NamedTuple):
     name: str  # of its folder
     varied: Choice
     settings: Settings  # with the first seed
+    tuned: frozenset[str] = frozenset()  # names of the settings in `varied` that are tuned
+
+    @property
+    def variant(self) -> str:
+        """What the configurations share between which tuning chooses."""
+        return described(self.untuned().varied)
+
+    def untuned(self) -> "Configuration":
+        """The same, known by what it is compared for: `varied` without the tuned settings."""
+        return self._replace(varied={n: v for n, v in self.varied.items() if n not in self.tuned}, tuned=frozenset())
 
     def with_seed(self, sweep_dir: Path, seed: int) -> Settings:
         """The settings of its run with this seed."""
@@ -54,7 +92,12 @@ class Configuration(NamedTuple):
 
 
 def expand(
-    plan: str, base: Settings, given: Iterable[str], vary: Sequence[str], where: Sequence[str]
+    plan: str,
+    base: Settings,
+    given: Iterable[str],
+    vary: Sequence[str],
+    where: Sequence[str],
+    tune: Sequence[str] = (),
 ) -> list[Configuration]:
     """All configurations of a plan.
 
@@ -65,17 +108,19 @@ def expand(
       vary: "name=value,value,…" each; replaces the plan's values of that setting, or adds it.
       where: "name=value: name=value,…" each; settings of those configurations only that the part before the colon
         fits.
+      tune: as `vary`, in place of what the plan tunes.
 
     Raises:
       UserError: no such setting or value, a contradiction, or nothing that varies.
     """
-    axes = [_overridden(axis, {n: base[n] for n in given if n in axis[0]}) for axis in PLANS[plan]]
-    for text in vary:
-        name, values = _varied(text)
-        axes = [_without(axis, name) for axis in axes if set(axis[0]) != {name}]
-        axes.append([{name: value} for value in values])
+    axes = _axes(PLANS[plan], base, given, vary)
+    tuned_axes = _axes(TUNED.get(plan, []), base, given, tune)
+    tuned_names = frozenset(name for axis in tuned_axes for name in axis[0])
     rules = [_rule(text) for text in where]
-    points = [dict(itertools.chain.from_iterable(c.items() for c in choice)) for choice in itertools.product(*axes)]
+    points = [
+        dict(itertools.chain.from_iterable(c.items() for c in choice))
+        for choice in itertools.product(*axes, *tuned_axes)
+    ]
     if len(points) < 2:
         raise UserError(
             "The sweep has one configuration. Give --vary=SETTING=VALUE,VALUE"
@@ -91,7 +136,7 @@ def expand(
         for condition, changed in rules:
             if all(settings[name] == value for name, value in condition.items()):
                 settings = settings.replaced(**changed)
-        configurations.append(Configuration(described(varied, "_"), varied, settings))
+        configurations.append(Configuration(described(varied, "_"), varied, settings, tuned_names))
     return configurations
 
 
@@ -119,6 +164,16 @@ def usual_reference(plan: str, points: Sequence[Configuration]) -> Choice:
 
 def described(settings: Mapping[str, Any], between: str = ", ") -> str:
     return between.join(f"{name}={written(value)}" for name, value in settings.items())
+
+
+def _axes(of_plan: list[Axis], base: Settings, given: Iterable[str], texts: Sequence[str]) -> list[Axis]:
+    """A plan's axes with what flags give, and with "name=value,value,…" in place of the plan's values or added."""
+    axes = [_overridden(axis, {n: base[n] for n in given if n in axis[0]}) for axis in of_plan]
+    for text in texts:
+        name, values = _varied(text)
+        axes = [_without(axis, name) for axis in axes if set(axis[0]) != {name}]
+        axes.append([{name: value} for value in values])
+    return axes
 
 
 def _overridden(axis: Axis, given: Choice) -> Axis:

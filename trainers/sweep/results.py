@@ -19,7 +19,13 @@ METRICS, DECIDES = (MAIN, "recall@20", "recall@50"), MAIN
 
 
 def collect(
-    runs: Sequence[SweepRun], parts: Sequence[str], reference: Mapping[str, Any], baselines: Path, seed: int = 0
+    runs: Sequence[SweepRun],
+    parts: Sequence[str],
+    reference: Mapping[str, Any],
+    baselines: Path,
+    seed: int = 0,
+    metrics: Sequence[str] = METRICS,
+    decides: str = DECIDES,
 ) -> dict[str, Any]:
     """What results.json holds, of the runs that are finished.
 
@@ -30,10 +36,12 @@ def collect(
         reference of all.
       baselines: the file of the baselines' figures; may be missing.
       seed: of the bootstrap.
+      metrics: which figures, columns of users.parquet.
+      decides: the one of them by which the best is found, the higher the better.
     """
     finished = [run for run in runs if run.seconds() is not None]
     points = list({run.point.name: run.point for run in runs}.values())
-    values = {(run.point.name, run.settings.training.seed): _per_user(run, parts) for run in finished}
+    values = {(run.point.name, run.settings.training.seed): _per_user(run, parts, metrics) for run in finished}
     seeds = {p.name: [s for name, s in values if name == p.name] for p in points}
     configurations: list[dict[str, Any]] = [
         {
@@ -46,12 +54,12 @@ def collect(
                 for run in finished
                 if run.point.name == point.name
             ],
-            **{part: _over_seeds(point.name, seeds[point.name], part, values) for part in parts},
+            **{part: _over_seeds(point.name, seeds[point.name], part, values, metrics) for part in parts},
         }
         for point in points
         if seeds[point.name]
     ]
-    best = max(configurations, key=lambda c: c["validation"][DECIDES]["mean"], default=None)
+    best = max(configurations, key=lambda c: c["validation"][decides]["mean"], default=None)
     references = {}
     for point in points:
         other = reference_of(point, points, reference) if reference else None
@@ -59,11 +67,13 @@ def collect(
     for configuration in configurations:
         name = configuration["name"]
         configuration["reference"] = references[name]
-        configuration["difference"] = _differences(name, references[name], seeds, parts, values, seed)
+        configuration["difference"] = _differences(name, references[name], seeds, parts, values, seed, metrics)
     return {
         "runs": len(runs),
         "finished": len(finished),
         "parts": list(parts),
+        "metrics": list(metrics),
+        "decides": decides,
         "reference": dict(reference),
         "best_on_validation": best and best["name"],
         "baselines": _baselines(baselines, parts),
@@ -82,12 +92,20 @@ def over_seeds(means: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(means)), "stderr": float(np.std(means, ddof=1) / np.sqrt(n)) if n > 1 else None}
 
 
-def _over_seeds(name: str, seeds: list[int], part: str, values: dict[tuple[str, int], PerUser]) -> dict[str, Any]:
-    return {m: over_seeds([float(values[name, s][part][m].mean()) for s in seeds]) for m in METRICS}
+def _over_seeds(
+    name: str, seeds: list[int], part: str, values: dict[tuple[str, int], PerUser], metrics: Sequence[str]
+) -> dict[str, Any]:
+    return {m: over_seeds([float(values[name, s][part][m].mean()) for s in seeds]) for m in metrics}
 
 
 def _differences(
-    ours: str, theirs: str | None, seeds: dict[str, list[int]], parts: Sequence[str], values: dict, seed: int
+    ours: str,
+    theirs: str | None,
+    seeds: dict[str, list[int]],
+    parts: Sequence[str],
+    values: dict,
+    seed: int,
+    metrics: Sequence[str],
 ) -> dict[str, dict[str, dict[str, float]]] | None:
     """Over the seeds that both have, since a seed is also the same order of users and the same dropout."""
     both = [s for s in seeds[ours] if s in seeds.get(theirs, [])] if theirs and theirs != ours else []
@@ -100,15 +118,15 @@ def _differences(
     return {
         part: {
             m: averaged_difference(over_users(ours, part, m), over_users(theirs, part, m), seed)._asdict()
-            for m in METRICS
+            for m in metrics
         }
         for part in parts
     }
 
 
-def _per_user(run: SweepRun, parts: Sequence[str]) -> PerUser:
+def _per_user(run: SweepRun, parts: Sequence[str], metrics: Sequence[str]) -> PerUser:
     values = Workdir(run.folder).read_users()
-    return {part: {m: values[part][m] for m in METRICS} for part in parts}
+    return {part: {m: values[part][m] for m in metrics} for part in parts}
 
 
 def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:
@@ -120,6 +138,7 @@ def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:
         "best_epoch": figures["best_epoch"],
         "epochs": figures["epochs"],
         "seconds": run.seconds(),
+        "latent": figures.get("latent", {}),
         **means,
     }
 

@@ -62,4 +62,4 @@ def by_md5(users: np.ndarray, ids: np.ndarray, seed: int, share: float) -> list[
 
 def in_md5_order(users: np.ndarray, ids: np.ndarray, seed: int) -> np.ndarray:
     """The codes of users in the order of `md5_of` their ids."""
-    return np.array(sorted(users.tolist(), key=lambda user: (md5_of(seed, ids[user]), ids[user])), users.dtype)
+    return np.array(sorted(users.tolist(), key=lambda user: (md5_of(seed, str(ids[user])), ids[user])), users.dtype)

@@ -6,12 +6,15 @@ from vae_cf_tf.data import formats
 from vae_cf_tf.data.download import download
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.shards import ShardedSplit
-from vae_cf_tf.data.split import Split, split
+from vae_cf_tf.data.split import Split, split, with_training_users
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say, silent
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import names
+
+OF_ANY_SPLIT = ("training_users", "split_seed")
+"""Settings that a part of the training users needs, also where the data is split already."""
 
 
 def load_split(settings: Settings, say: Say, given: Collection[str] = frozenset()) -> Split:
@@ -28,13 +31,24 @@ def load_split(settings: Settings, say: Say, given: Collection[str] = frozenset(
 
 
 def split_of(data: Interactions | Split, settings: Settings, say: Say, given: Collection[str] = frozenset()) -> Split:
-    """Splits data that is read. Arguments and errors as `load_split`."""
-    if settings.data.train_from == "shards" and not isinstance(data, ShardedSplit):
-        raise UserError("--train_from=shards needs a data set of trainers.prepare: give its folder as --data")
+    """Splits data that is read, and keeps --training_users of its training users. Arguments and errors as
+    `load_split`."""
+    if settings.data.train_from == "shards":
+        if not isinstance(data, ShardedSplit):
+            raise UserError("--train_from=shards needs a data set of trainers.prepare: give its folder as --data")
+        if settings.split.training_users:
+            raise UserError("--training_users needs all training users in memory: give --train_from=memory")
+    made = data if isinstance(data, Split) else _split(data, settings, say, given)
     if isinstance(data, Split):
-        if unused := [f"--{name}" for name in names("split") if name in given]:
+        used = OF_ANY_SPLIT if settings.split.training_users else ()
+        if unused := [f"--{name}" for name in names("split") if name in given and name not in used]:
             say(f"The data is split already: {', '.join(unused)} change{'s'[: len(unused) == 1]} nothing.")
-        return data
+    if not settings.split.training_users:
+        return made
+    return with_training_users(made, settings.split.training_users, settings.split.split_seed, say)
+
+
+def _split(data: Interactions, settings: Settings, say: Say, given: Collection[str]) -> Split:
     if data.ratings is None and "threshold" in given:
         raise UserError(
             f"--threshold={settings.split.threshold:g} is given, but the data has no ratings; "

@@ -460,6 +460,26 @@ def _hashes(log: Interactions, settings: SplitSettings) -> Callable[[np.ndarray]
     ]
 
 
+def with_training_users(data: Split, users: int, seed: int, say: Say = silent) -> Split:
+    """The split with `users` of its training users, in their order; all else is the same, the catalogue too.
+
+    They are the first of a permutation by the seed, so a smaller number gives a subset of a larger one's.
+
+    Raises: UserError where there are fewer.
+    """
+    total = data.train.shape[0]
+    if users > total:
+        raise UserError(
+            f"--training_users={users:,}, and the data has {total:,} training users; give fewer, or 0 for all"
+        )
+    kept = np.sort(np.random.RandomState(seed).permutation(total)[:users])
+    train = data.train[kept]
+    without = int(np.sum(np.bincount(train.indices, minlength=train.shape[1]) == 0))
+    say(f"Training on {users:,} of {total:,} training users, who have no event of {without:,} of the items.")
+    weights = None if data.weights is None else data.weighted_train()[kept].data
+    return replace(data, train=train, weights=weights)
+
+
 def _compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
     """Renumbers labels 0, 1, … in ascending order of those present: int32, and how many there are."""
     distinct, codes = np.unique(labels, return_inverse=True)

@@ -15,10 +15,16 @@ _GENRES = (
 )
 _GENRES_PER_COMMUNITY = 5
 _BLOCK = 1 << 20  # interactions drawn at a time
+_SCORES = 10_000_000  # of users and items at a time
 
 
 def synthetic_log(
-    seed: int = 0, users: int = 6000, items: int = 1500, communities: int = 12, mean_items: float = 40.0
+    seed: int = 0,
+    users: int = 6000,
+    items: int = 1500,
+    communities: int = 12,
+    mean_items: float = 40.0,
+    own_taste: float = 0.7,
 ) -> Interactions:
     """A small music-like log with tastes to be found.
 
@@ -29,6 +35,8 @@ def synthetic_log(
 
     Args:
         mean_items: the mean number of a user's items, about.
+        own_taste: how much users of a community differ: scale of the Gumbel noise that a user adds to the log-weight
+            of each genre. 0: the community is all that there is to know of a user.
 
     Returns: the log, its events in random order, with titles such as "Jazz 012".
     """
@@ -51,13 +59,18 @@ def synthetic_log(
     sizes = random.lognormal(np.log(max(mean_items - 5, 1)) - sigma**2 / 2, sigma, users)
     sizes = np.minimum(5 + sizes.astype(int), max(items // 3, 1))
     # The items with the largest log-weight + Gumbel noise are a sample without repeats.
-    scores = random.gumbel(size=(users, genres)).astype(np.float32)[:, genre] * np.float32(0.7)
-    scores += weight[of_user]
-    scores += random.gumbel(size=(users, items))
-    top = np.argpartition(-scores, sizes.max() - 1, axis=1)[:, : sizes.max()]
-    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
-    top = np.take_along_axis(top, order, axis=1)
-    taken = np.arange(top.shape[1]) < sizes[:, None]
+    of_genres = random.gumbel(size=(users, genres)).astype(np.float32)
+    step = max(1, _SCORES // items)
+    chosen = []
+    for start in range(0, users, step):
+        some = slice(start, min(start + step, users))
+        scores = of_genres[some][:, genre] * np.float32(own_taste)
+        scores += weight[of_user[some]]
+        scores += random.gumbel(size=scores.shape)
+        top = np.argpartition(-scores, sizes.max() - 1, axis=1)[:, : sizes.max()]
+        order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
+        top = np.take_along_axis(top, order, axis=1)
+        chosen.append(top[np.arange(top.shape[1]) < sizes[some, None]].astype(np.int32))
 
     user_codes = np.repeat(np.arange(users, dtype=np.int32), sizes)
     events = random.permutation(len(user_codes))
@@ -68,7 +81,7 @@ def synthetic_log(
     }
     return Interactions(
         users=user_codes[events],
-        items=top[taken].astype(np.int32)[events],
+        items=np.concatenate(chosen)[events],
         user_ids=np.array([f"user{i:05d}" for i in range(users)], object),
         item_ids=np.array(item_ids, object),
         ratings=None,

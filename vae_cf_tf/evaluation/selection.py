@@ -126,13 +126,13 @@ class _Pool:
             spread = tf.stack([tf.math.reduce_std(part, axis=1) for part in (rows, *factors)], axis=1)
             return *(tf.gather(term, items, batch_dims=1) for term in terms), items, out, spread
 
-        at_once = ranking.users_at_once(batch_size, judged.target.shape[1])
+        at_once = ranking.users_at_once(batch_size, 4 * judged.target.shape[1])  # a dozen tensors of scores
         pooled = [best(histories) for _, histories in batches.in_order(judged.fold_in, at_once)]
-        *parts, items, out, spread = (np.concatenate(p) for p in zip(*pooled, strict=True))
-        self.scores, self.rows, self.popularity = parts[:3]
-        self.factors = parts[3] if len(parts) > 3 else None
+        *terms, items, out, spread = (np.concatenate(p) for p in zip(*pooled, strict=True))
+        self.scores, self.rows, self.popularity = terms[:3]
         self.share_unit = 0.0
-        if self.factors is not None and spread[:, 1].any():
+        if len(terms) > 3 and spread[:, 1].any():
+            self.factors = terms[3]
             self.share_unit = float(spread[:, 0].mean() / spread[:, 1].mean())
         self.scores[out] = -np.inf
         self.targets = np.diff(judged.target.indptr)

@@ -106,11 +106,16 @@ class Autoencoder(keras.Model):
         seed: tf.Tensor | None = None,
         rate: float = 0.0,
         weights: tf.Tensor | None = None,
+        density: bool = False,
     ) -> ElboTerms:
         """The ELBO's parts: one sample of z and input dropout at `rate` drawn from `seed`; with None, z at its mean.
 
         `weights`, float [items of the batch], are x_ui of the likelihood; None: ones. The encoder reads the items
         without them, since the histories that a server gets have none.
+
+        With `density` the sum is a lower bound of log p(x), so that models with different priors can be compared: the
+        prior is one density for all users, without a part that reads the user (prior_own) or the batch, and the
+        likelihood is over all items.
         """
         raise NotImplementedError
 

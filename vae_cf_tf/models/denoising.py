@@ -33,6 +33,7 @@ class DAE(Autoencoder):
         seed: tf.Tensor | None = None,
         rate: float = 0.0,
         weights: tf.Tensor | None = None,
+        density: bool = False,
     ) -> ElboTerms:
         code = self.encoder(self.first_input(histories, rate, seed))
         log_likelihood = self.log_likelihood(histories, code, seed=seed, weights=weights)

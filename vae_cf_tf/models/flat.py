@@ -78,6 +78,7 @@ class VAE(Variational):
         seed: tf.Tensor | None = None,
         rate: float = 0.0,
         weights: tf.Tensor | None = None,
+        density: bool = False,
     ) -> ElboTerms:
         x_seed, z_seed, prior_seed = split_seed(seed, 3)
         parameters = self.encoder(self.first_input(histories, rate, x_seed))
@@ -85,9 +86,11 @@ class VAE(Variational):
         z = draw(posterior, z_seed)
         in_training = None if seed is None else parameters
         context = PriorContext(rate, prior_seed, in_training, lambda: self.first_input(histories))
+        if density:
+            context = PriorContext()
         prior = self.prior.distribution(context)
         if self.step_options.kl == "analytic":
             kl = tfd.kl_divergence(posterior, prior)
         else:
             kl = posterior.log_prob(z) - prior.log_prob(z)
-        return ElboTerms(self.log_likelihood(histories, z, seed=seed, weights=weights), kl)
+        return ElboTerms(self.log_likelihood(histories, z, seed=None if density else seed, weights=weights), kl)

@@ -79,6 +79,7 @@ class HierarchicalVAE(Variational):
         seed: tf.Tensor | None = None,
         rate: float = 0.0,
         weights: tf.Tensor | None = None,
+        density: bool = False,
     ) -> ElboTerms:
         upper_seed, lower_seed, z2_seed, z1_seed, prior_seed = split_seed(seed, 5)
         h = self.encoder.hidden(self.first_input(histories, rate, upper_seed))
@@ -91,6 +92,9 @@ class HierarchicalVAE(Variational):
         z1 = draw(lower, z1_seed)
         in_training = None if seed is None else parameters
         context = PriorContext(rate, prior_seed, in_training, lambda: self.first_input(histories), z2)
+        if density:
+            context = PriorContext(z2=z2)
         kl = upper.log_prob(z2) + lower.log_prob(z1)
         kl -= self.prior.distribution(context).log_prob(z2) + self.lower_prior.distribution(context).log_prob(z1)
+        seed = None if density else seed
         return ElboTerms(self.log_likelihood(histories, z1, z2, seed=seed, weights=weights), kl)

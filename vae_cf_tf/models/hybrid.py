@@ -76,7 +76,7 @@ class ItemItemLayer(keras.layers.Layer):
     def by_factors(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """xL, as `call` returns xB."""
         encoded = self.encode.product(ones(histories))
-        return self.decode.product(encoded) if items is None else self.decode.some_units(encoded, items)
+        return self.decode(encoded) if items is None else self.decode.some_units(encoded, items)  # a bias of zeros
 
     def by_rows(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """xS, as `call` returns xB; S is B where B is stored whole."""

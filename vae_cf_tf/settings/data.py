@@ -119,6 +119,13 @@ class SplitSettings(Section):
         0.1, "With --split_by=hash: share of the users held out for validation, and as many for test."
     )
 
+    training_users: int = setting(
+        0,
+        "Train on so many of the training users only, drawn by --split_seed: 1,000 of them are among the first 2,000. "
+        "Held-out users, their items and the catalogue stay the same. 0: all.",
+        low=0,
+    )
+
     def check(self) -> None:
         contradiction(
             "--split_by=hash holds out --heldout_share of the users, and --heldout_users asks for a number of them",

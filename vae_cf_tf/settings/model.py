@@ -91,10 +91,11 @@ class ModelSettings(Section):
     pseudo_inputs: int = setting(1000, "Pseudo-inputs of the VampPrior (K).", low=1)
     pseudo_init: str = setting(
         "normal",
-        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²). The other "
-        "forms of vamp always start from users.",
+        "Pseudo-inputs start from N(.05, .01²), or from K training users plus N(0, .01²), or from K training users "
+        "as the encoder reads them, of length 1. The other forms of vamp always start from users.",
         "normal",
         "users",
+        "unit_users",
     )
 
     def for_catalogue(self, num_items: int) -> "ModelSettings":

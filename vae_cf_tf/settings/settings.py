@@ -82,6 +82,10 @@ class Settings:
             model.softmax_samples > 0 and training.weight_decay > 0,
         )
         contradiction(
+            f"--best_by=elbo needs a latent variable, and --latent={model.latent} has none",
+            training.best_by == "elbo" and not model.has_latent_variable,
+        )
+        contradiction(
             f"--encoder_passes needs a latent variable, and --latent={model.latent} has none",
             training.encoder_passes > 0 and not model.has_latent_variable,
         )

@@ -42,7 +42,16 @@ class TrainingSettings(Section):
         low=1,
         changes=Changes.RESULT,
     )
-    patience: int = setting(5, "Stop after more than this many epochs without a better validation NDCG@100.", low=0)
+    patience: int = setting(
+        5, "Stop after more than this many epochs without a better validation figure (--best_by).", low=0
+    )
+    best_by: str = setting(
+        "ndcg@100",
+        "Figure of the validation users that decides which epoch is best and when training stops: ndcg@100 for "
+        "ranking, elbo (at β = 1) for the model as a density of histories.",
+        "ndcg@100",
+        "elbo",
+    )
     encoder_passes: int = setting(
         3,
         "0: all weights learn in every step; n: alternating training: in each epoch n passes over the users update "

@@ -15,7 +15,7 @@ import tensorflow as tf
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.evaluation import density, ranking
 from vae_cf_tf.evaluation.metrics import MAIN
 from vae_cf_tf.models import batches, replicas, tree
 from vae_cf_tf.models.base import Autoencoder
@@ -79,7 +79,8 @@ class Validate(keras.callbacks.Callback):
     """Evaluates the validation users after each epoch.
 
     `figures` has their ranking metrics, their mean −log p(x|z) and KL at the posterior mean, unweighted, as Kim & Suh's
-    code logs them, and the seconds that the training part took. The main metric is added to Keras' logs.
+    code logs them, their ELBO from one draw of z (see `density_of`), and the seconds that the training part took. The
+    main metric is added to Keras' logs.
 
     Args:
       held_out: the validation users.
@@ -93,12 +94,14 @@ class Validate(keras.callbacks.Callback):
         self.held_out, self.batch_size = held_out, batch_size
         self.rank: ranking.Ranker
         self.terms: Callable
+        self.density: density.Density | None = None
         self.started = self.ended = 0.0
         self.figures: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rank = ranking.model_ranker(self.model)
         self.terms = tf.function(replicas.shared_out(self.model.terms), input_signature=[batches.HISTORIES])
+        self.density = density.density_of(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.perf_counter()
@@ -119,13 +122,16 @@ class Validate(keras.callbacks.Callback):
         terms = [self.terms(batch) for _, batch in batches.in_order(self.held_out.fold_in, users)]
         self.figures["val_nll"] = -float(np.mean(np.concatenate([t.log_likelihood for t in terms])))
         self.figures["val_kl"] = float(np.mean(np.concatenate([t.kl for t in terms])))
+        if self.density:
+            elbo = self.density(self.held_out.fold_in, self.batch_size, 1)[density.NAME]
+            self.figures[f"val_{density.NAME}"] = float(np.mean(elbo))
 
 
 class CheckpointAndEarlyStop(keras.callbacks.Callback):
     """Saves the best epoch's weights and a checkpoint to resume from, writes history.csv, and stops training early.
 
-    Stopping follows Kim & Suh's code: after more than `patience` epochs without a better validation NDCG@100. Epochs
-    of β's warm-up do not count.
+    Stopping follows Kim & Suh's code: after more than `patience` epochs without a better validation figure. Epochs of
+    β's warm-up do not count.
 
     Args:
       workdir: where to write.
@@ -134,6 +140,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
       warmup_epochs: length of β's warm-up.
       seconds: least time between two checkpoints.
       averages: whose averages are the best epoch's weights, if it keeps any; a checkpoint holds both.
+      best_by: the figure of the validation users that decides: NDCG@100, or their ELBO.
     """
 
     def __init__(
@@ -144,9 +151,10 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         warmup_epochs: float,
         seconds: float,
         averages: AverageWeights | None = None,
+        best_by: str = MAIN,
     ):
         super().__init__()
-        self.averages = averages
+        self.averages, self.best_by = averages, best_by
         self.workdir, self.validate = workdir, validate
         self.patience, self.warmup_epochs, self.seconds = patience, warmup_epochs, seconds
         self.rows: list[dict[str, Any]] = []
@@ -203,7 +211,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
         self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
         self.peak_rss_mb = max(self.peak_rss_mb, machine.peak_rss())
-        value = logs[f"val_{MAIN}"]
+        value = self.validate.figures[f"val_{self.best_by}"]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0
             self._write_best()
@@ -239,8 +247,15 @@ _STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
 class EarlyStop(CheckpointAndEarlyStop):
     """Stops training with the chief, in a worker that writes nothing. Arguments as `CheckpointAndEarlyStop`."""
 
-    def __init__(self, validate: Validate, patience: int, warmup_epochs: float, averages: AverageWeights | None = None):
-        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, seconds=0, averages=averages)
+    def __init__(
+        self,
+        validate: Validate,
+        patience: int,
+        warmup_epochs: float,
+        averages: AverageWeights | None = None,
+        best_by: str = MAIN,
+    ):
+        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, 0, averages, best_by)
 
     def _write_best(self) -> None:
         pass

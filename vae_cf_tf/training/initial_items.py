@@ -17,7 +17,7 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix | UserBatches) 
 
     Args:
       initial_items: the setting.
-      train: [users, items]. Of users that are not in memory there are no factors.
+      train: [users, items]; training users that stay on the disk are no matrix, and get random vectors.
 
     Examples:
       >>> starts_from_factors("auto", sp.eye(50, 10, format="csr"))
@@ -25,9 +25,8 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix | UserBatches) 
       >>> starts_from_factors("auto", sp.csr_matrix(np.ones((50, 10))))
       False
     """
-    if initial_items != "auto":
-        return initial_items == "factors"
-    return sp.issparse(train) and train.nnz < SPARSE * train.shape[1]
+    sparse = sp.issparse(train) and train.nnz < SPARSE * train.shape[1]
+    return initial_items == "factors" or (initial_items == "auto" and sparse)
 
 
 def start_from_factors(model: Autoencoder, train: sp.csr_matrix, seed: int) -> None:

@@ -43,14 +43,18 @@ class VampPrior(Prior):
 
     @classmethod
     def needs_users(cls, settings: ModelSettings) -> bool:
-        return settings.pseudo_init == "users"
+        return settings.pseudo_init != "normal"
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, parts: PriorParts) -> "VampPrior":
         start = None
         if cls.needs_users(settings) and parts.users is not None:
-            noise = np.random.default_rng([parts.seed, 2]).normal(0, 0.01, parts.users.shape)
-            start = (parts.users.toarray() + noise).astype(np.float32)
+            start = parts.users.toarray().astype(np.float32)
+            if settings.pseudo_init == "unit_users":
+                start /= np.maximum(np.linalg.norm(start, axis=1, keepdims=True), 1)
+            else:
+                noise = np.random.default_rng([parts.seed, 2]).normal(0, 0.01, start.shape)
+                start = (start + noise).astype(np.float32)
         return cls(parts.encoder, parts.components, parts.num_items, start, name="prior")
 
     def item_axes(self) -> list[ItemAxis]:
