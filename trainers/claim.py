@@ -78,11 +78,6 @@ def _check_in_memory(settings: Settings) -> None:
         )
     if settings.training.warm_start:
         raise UserError("--warm_start needs all training users in memory. Give --train_from=memory, or leave it out.")
-    if settings.training.initial_items == "factors":
-        raise UserError(
-            "--initial_items=factors needs all training users in memory, and --train_from=shards leaves them on the "
-            "disk. Give --initial_items=random."
-        )
 
 
 def prepared_time_split(settings: Settings, split: Split, given: frozenset[str], say: Say) -> Split | None:

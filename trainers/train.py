@@ -109,12 +109,11 @@ def follow(settings: Settings, split: Split) -> None:
     Raises:
       UserError: as `train`.
     """
-    group = strategies.group(settings.run)
+    group, options = strategies.group(settings.run), settings.training
     with group.scope(), group.losing_workers():
         model = _new_model(settings, split, epochs_before=int(group.told("")[0]))
-        averages = AverageWeights(model, settings.training.average_weights)
+        averages = AverageWeights(model, options.average_weights)
         validate = Validate(split.validation, settings.evaluation.eval_batch_size, averages)
-        options = settings.training
         stop = EarlyStop(validate, options.patience, _warmup_epochs(model), averages, options.best_by)
         _train_together(model, settings, split, averages, stop, [stop], verbose=0)
 

@@ -5,14 +5,13 @@ import scipy.sparse as sp
 
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
-from vae_cf_tf.models.batches import UserBatches
 
 SPARSE = 40
 """Users of a mean item below which --initial_items=auto takes factors."""
 _SAMPLE = 2_000  # users by whom the encoder's scale is measured
 
 
-def starts_from_factors(initial_items: str, train: sp.csr_matrix | UserBatches) -> bool:
+def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
     """Whether item vectors start from factors.
 
     Args:
