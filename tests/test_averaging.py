@@ -82,6 +82,7 @@ def trained(settings: Settings, folder: Path, data: Split, monkeypatch, steps: i
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_averages_ends_as_if_never_stopped(tmp_path, monkeypatch):
     log = synthetic_log(users=160, items=130, communities=4, mean_items=15)
     data = split(log, SplitSettings(heldout_users=16), silent)

@@ -116,7 +116,7 @@ def test_replicas_send_gradients_and_share_the_users():
 
 def test_the_command_as_typed():
     sizes = ["--users=5000", "--items=3500", "--events=460000"]
-    done = here("trainers.forecast", *sizes, "--flagfile=trainers/flags/baseline.flags", "--replicas=2")
+    done = here("trainers.forecast", *sizes, "--flagfile=trainers/flags/baseline.flags", "--processes=2")
     assert done.status == 0, done.stderr
     assert "parameters: 4,565,100 that learn" in done.stdout  # 2·600·3500 + the small layers and the biases
     assert "memory, parameters: 17 MiB\n" in done.stdout

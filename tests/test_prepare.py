@@ -377,6 +377,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_training_takes_a_prepared_set(tmp_path, duckdb_engine):
     data, out = written(events(items=300), tmp_path / "log"), tmp_path / "out"
     assert here("trainers.prepare", f"--data={data}", f"--out={out}", "--shard_users=40", "--threshold=1").status == 0

@@ -85,6 +85,7 @@ def until(true) -> None:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in Linux' /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_the_processes_of_a_killed_job_end_and_the_job_goes_on(tmp_path):
     source, out = tmp_path / "users.parquet", tmp_path / "out"

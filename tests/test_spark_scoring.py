@@ -74,7 +74,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "a table with rules" else pytest.mark.slow) for name in CASES]
+)
 def test_spark_writes_what_one_machine_writes(name, session, tmp_path, capsys):
     make, file, kind, more, weights = CASES[name]
     source, model = make(tmp_path / file), exported(weights).parent
