@@ -79,7 +79,8 @@ def table(found: Sequence[Course], targets: Sequence[float]) -> str:
         reached = [course.seconds_to(target) for target in targets]
         best = max(course.points, key=lambda point: point.ndcg)
         seconds = ["–" if value is None else f"{value:.1f}" for value in reached]
-        rows.append([course.name, *seconds, f"{best.ndcg:.4f}", f"{best.seconds:.1f}"])
+        name = course.name.replace("|", r"\|")  # a cell ends there
+        rows.append([name, *seconds, f"{best.ndcg:.4f}", f"{best.seconds:.1f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
