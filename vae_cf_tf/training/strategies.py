@@ -6,6 +6,8 @@ A strategy of `tf.distribute` belongs to the process, and so does what is made h
 import contextlib
 import functools
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,6 +86,9 @@ class Workers(Devices):
             raise UserError(
                 f"Cannot join the other workers as {cluster.own_address} ({reason}). Check TF_CONFIG."
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            # TensorFlow's notice of preemption catches SIGTERM, and the process would live on.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.cluster, self.is_chief = cluster, cluster.is_chief
         # Eagerly, `reduce` leaves a pool of threads, which can write an error when Python ends.
         self._reduce = tf.function(lambda values: self.strategy.reduce("SUM", values, axis=None), autograph=False)
