@@ -1,6 +1,5 @@
 """The benchmark's --time_to: the table, and what its clock counts."""
 
-import re
 import time
 from pathlib import Path
 
