@@ -208,7 +208,7 @@ def forecast(
     Examples:
       >>> size = forecast(Settings(), users=10**8, items=10**6, events=10**9)
       >>> f"{size.parameters.trainable:.2g} parameters, {size.training_peak / 2**30:.0f} GiB"
-      '1.6e+09 parameters, 41 GiB'
+      '1.6e+09 parameters, 37 GiB'
     """
     settings = dataclasses.replace(settings, model=settings.model.for_catalogue(items))
     count = parameters(settings.model, items, outputs)
