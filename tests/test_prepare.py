@@ -235,6 +235,7 @@ def test_duckdb_reads_times_as_the_readers_do(at, tmp_path, duckdb_engine):
     assert manifest["about"]["cut"] == load_split(settings_for(data, **options), silent).about["cut"]
 
 
+@pytest.mark.slow
 def test_spark_writes_what_memory_splits(tmp_path):
     engine_needed("spark")
     table = events()

@@ -90,6 +90,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_training_from_shards(folder, tmp_path):
     command = [f"--data={folder}", *TINY, "--train_from=shards", "--item_path=none"]
     mistake(

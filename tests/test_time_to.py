@@ -63,6 +63,7 @@ def test_the_points_are_those_of_the_model_that_the_run_would_export(log, tmp_pa
     assert course.points[-1].ndcg == pytest.approx(float(expected), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_command_prints_baselines_and_models(log, tmp_path):
     sizes = [f"--{name}={value}" for name, value in TINY.items()]
     also = tmp_path / "dae.flags"
