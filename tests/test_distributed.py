@@ -49,6 +49,7 @@ def equal_steps(replicas: int, *names: str) -> None:
             assert one["nll"] != one["average_nll"]
 
 
+@pytest.mark.slow
 def test_two_replicas_compute_the_same_steps():
     equal_steps(2, "vamp", "wide", "batch_vamp")
 

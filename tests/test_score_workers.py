@@ -40,6 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["users.parquet", pytest.param("log.csv", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(name, tmp_path):
     source, table = tmp_path / name, given(90)
     if name == "log.csv":
