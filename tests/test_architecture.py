@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "training": {"data", "evaluation", "linear", "machine", "models", "runs", "settings"} | PLAIN,
     "saving": {"models", "registries", "training"},
     # the commands
-    "export": {"cli", "data", "evaluation", "machine", "models", "registries", "runs", "settings", "version"} | PLAIN,
+    "export": {"cli", "data", "engines", "evaluation", "machine", "models", "registries", "runs", "settings", "version"}
+    | PLAIN,
     "trainers": {
         *("cli", "data", "evaluation", "linear", "machine", "models", "registries", "runs", "settings", "training"),
         *("engines", "export", "forecast", "version"),

@@ -11,12 +11,12 @@ from conftest import ROOT, compiled, small
 from test_sweep import finish
 from typed import here, mistake
 
-from trainers.report import latent
 from trainers.sweep import growth, plans, results, scheduling, tuning
 from trainers.sweep.runs import all_runs
 from vae_cf_tf.data.split import split, with_training_users
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.evaluation import latent
 from vae_cf_tf.evaluation.density import density_of
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import SplitSettings

@@ -26,7 +26,7 @@ from typed import Typed, mistake, process
 import vae_cf_tf
 from trainers import plotting
 from trainers.main import train_and_evaluate
-from trainers.report import figures, latent, latent_sections, numbers, page, rankings, sections
+from trainers.report import figures, latent_sections, numbers, page, rankings, sections
 from trainers.report import run as run_module
 from trainers.report.finished import finished_run
 from trainers.report.names import METRICS, OURS
@@ -34,7 +34,7 @@ from trainers.report.write import write_files, write_report
 from vae_cf_tf import files
 from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import ranking
+from vae_cf_tf.evaluation import latent, ranking
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings, flagfiles
 from vae_cf_tf.settings.settings import parsed

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("part-*")}
 
 
-@pytest.mark.parametrize("name", ["users.parquet", pytest.param("log.csv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["users.parquet", "log.csv"])
 @pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(name, tmp_path):
     source, table = tmp_path / name, given(90)

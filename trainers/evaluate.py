@@ -2,18 +2,18 @@
 
 import contextlib
 import datetime
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainers.report import latent
 from trainers.train import TrainingLog
 from vae_cf_tf import machine
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation import density, metrics, ranking, selection, similar
+from vae_cf_tf.evaluation import density, latent, metrics, ranking, selection, similar
 from vae_cf_tf.linear.base import Baseline, Skipped
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
@@ -170,16 +170,21 @@ def evaluate_baselines(settings: EvaluationSettings, workdir: Workdir, split: Sp
     return baselines
 
 
-def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:
+def fitted_candidates(
+    name: str, settings: EvaluationSettings, split: Split, say: Say
+) -> Iterator[tuple[Baseline, ranking.Ranker]]:
+    """Fits a baseline with each of its candidate settings, one after the other; `say` is told what is left out.
+
+    A ranker holds the baseline's matrix: whoever is done with it deletes it before asking for the next.
+    """
     if not BASELINES[name].out_of_core and not sp.issparse(split.train):
         say(f"Baselines: {name} is left out: it needs all training users in memory (--train_from=memory).")
-        return None
+        return
     try:
         candidates: list[Baseline] = BASELINES[name].candidates(settings, len(split.item_ids))
     except Skipped as reason:
         say(str(reason))
-        return None
-    best: Figures | None = None
+        return
     for baseline in candidates:
         say(f"Baselines: {baseline.label} …")
         try:
@@ -187,6 +192,13 @@ def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: 
         except UserError as error:  # a λ too small for the data costs a line of the report, not the run
             say(f"Left out: {error}")
             continue
+        yield baseline, rank
+        del rank
+
+
+def _best_candidate(name: str, settings: EvaluationSettings, split: Split, say: Say) -> Figures | None:
+    best: Figures | None = None
+    for baseline, rank in fitted_candidates(name, settings, split, say):
         figures = _judged(rank, split, "validation", settings)
         if best is None or figures[metrics.MAIN]["mean"] > best["validation"][metrics.MAIN]["mean"]:
             about = {"name": name, "settings": baseline.settings, "label": baseline.label}

@@ -1,10 +1,11 @@
-"""Paths with `~`, and writing so that nobody ever sees half a file and one process writes at a time."""
+"""Paths with `~`; stderr in a file; writing so that nobody ever sees half a file and one process writes at a time."""
 
 import contextlib
 import fcntl
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,21 @@ def home_expanded(path: str | os.PathLike[str]) -> str:
         home = expanded.split(os.sep)[0]
         raise UserError(f"{path}: {home} is nobody's home folder. Write ./{path} for a file of this name.")
     return expanded
+
+
+@contextlib.contextmanager
+def stderr_in(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, what this process writes to stderr goes to the end of a file, and so does that of processes which it
+    starts, for as long as they live."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(path, "a") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @contextlib.contextmanager

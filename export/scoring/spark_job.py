@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from export.scoring import event_log, history_files, job, recommendation_files, 
 from vae_cf_tf.data.events import NO_IDS
 from vae_cf_tf.data.formats import ReaderOptions
 from vae_cf_tf.data.formats.columns import columns_of
+from vae_cf_tf.engines import spark_session
 from vae_cf_tf.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
@@ -114,15 +114,10 @@ def session(settings: Sequence[str]) -> Iterator[SparkSession]:
     if there := SparkSession.getActiveSession():
         yield there
         return
-    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
-        raise UserError(
-            "Spark needs Java 17 or newer, and there is no `java` on the PATH. Install it or set JAVA_HOME."
-        )
     if not hasattr(DataFrame, "repartitionById"):
         raise UserError("--engine=spark needs PySpark 4.1 or newer. Install it, or score with --engine=local.")
     if wrong := [text for text in settings if "=" not in text]:
         raise UserError(f"--spark_conf takes KEY=VALUE. Received: {wrong[0]!r}.")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # Spark's Python processes on this machine find the package as this one does.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     builder = SparkSession.builder.appName("export.score").config("spark.log.level", "WARN")
@@ -131,17 +126,8 @@ def session(settings: Sequence[str]) -> Iterator[SparkSession]:
         builder = builder.config(*text.split("=", 1))
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     handle, log = tempfile.mkstemp(prefix="vae_cf_spark_", suffix=".log")
-    stderr = os.dup(2)
-    sys.stderr.flush()
-    os.dup2(handle, 2)  # the JVM keeps the stderr with which it begins
-    try:
-        spark_ = builder.getOrCreate()
-    except Exception as error:
-        raise UserError(f"Spark does not start ({_first_line(error)}). Its log: {log}") from error
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(handle)
+    os.close(handle)
+    spark_ = spark_session.start(builder, Path(log))
     try:
         yield spark_
     except UserError:

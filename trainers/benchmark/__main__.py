@@ -13,7 +13,6 @@ baselines, the model and those of `--compare` and `--also` have these values of 
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from absl import flags
 from trainers.benchmark.progress import Progress
 from trainers.main import define_flags as define_settings
 from trainers.main import settings_from_flags
+from trainers.memory_check import machine_memory
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.data.load import load_split
@@ -123,7 +123,7 @@ def _time_to(text: str, variants: Sequence[tuple[str, Settings]], flagfiles: Seq
 def _check_memory(settings: ModelSettings, items: int) -> None:
     """Raises UserError where even two of the model's kernels and their moments are larger than the machine's memory."""
     needed = 2 * 3 * 4.0 * items * settings.hidden_dim
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = machine_memory()
     if needed > available:
         raise UserError(
             f"A model of {items:,} items and --hidden_dim={settings.hidden_dim} takes {needed / 2**30:,.0f} GiB or "

@@ -14,7 +14,6 @@ from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import ranking
 from vae_cf_tf.evaluation.metrics import MAIN
-from vae_cf_tf.linear.base import Skipped
 from vae_cf_tf.models import tree
 from vae_cf_tf.models.build import build, model_title
 from vae_cf_tf.registries import BASELINES
@@ -87,15 +86,11 @@ def table(found: Sequence[Course], targets: Sequence[float]) -> str:
 def _of_baseline(name: str, settings: Settings, split: Split, say: Say) -> Course | None:
     """A baseline's one point: when the best of its candidates is known."""
     started, best = time.perf_counter(), None
-    try:
-        candidates = BASELINES[name].candidates(settings.evaluation, len(split.item_ids))
-        for baseline in candidates:
-            rank = ranking.score_ranker(baseline.fit(split.train))
-            value = _ndcg(rank, split, "validation", settings)
-            if best is None or value > best[0]:
-                best = value, baseline.label, rank
-    except (Skipped, UserError) as reason:
-        say(f"Left out: {reason}")
+    for baseline, rank in evaluate.fitted_candidates(name, settings.evaluation, split, say):
+        value = _ndcg(rank, split, "validation", settings)
+        if best is None or value > best[0]:
+            best = value, baseline.label, rank
+        del rank
     if best is None:
         return None
     seconds, (_, label, rank) = time.perf_counter() - started, best

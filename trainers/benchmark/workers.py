@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from trainers.benchmark.__main__ import PRESETS
-from trainers.main import define_flags as define_settings
-from trainers.main import settings_from_flags
+from trainers.setting_flags import define_flags as define_settings
+from trainers.setting_flags import settings_from_flags
 from vae_cf_tf.cli import commands, quiet
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.data.synthetic import synthetic_matrix

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from trainers.report import figures, latent
+from trainers.report import figures
 from trainers.report.page import Block, Plot, Section, Table, Text
 from trainers.report.run import Run
+from vae_cf_tf.evaluation import latent
 
 ITEMS_SHOWN = 6
 POINTS_SHOWN = 2_000

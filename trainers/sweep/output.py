@@ -137,15 +137,15 @@ def _difference(d: Mapping[str, float]) -> str:
 
 def plot(collected: Json) -> bytes:
     """Left, each run and the mean over seeds; right, the paired differences."""
-    rows, part = _ordered(collected), collected["parts"][0]
+    rows, part, decides = _ordered(collected), collected["parts"][0], collected["decides"]
     first, names = list(dict.fromkeys(_group(row) for row in rows)), _differing(rows)
 
     def draw(left: Axes, right: Axes) -> None:
         for y, row in zip(range(len(rows))[::-1], rows, strict=True):
             colour = f"C{first.index(_group(row)) % 5}"
-            mean = row[part][collected["decides"]]
+            mean = row[part][decides]
             left.plot(
-                [run[part][collected["decides"]] for run in row["runs"]],
+                [run[part][decides] for run in row["runs"]],
                 [y] * len(row["runs"]),
                 "|",
                 color=colour,
@@ -153,11 +153,10 @@ def plot(collected: Json) -> bytes:
             )
             left.errorbar(mean["mean"], y, xerr=mean["stderr"], fmt="o", color=colour, markersize=5, capsize=2.5)
             if row["difference"]:
-                d = row["difference"][part][collected["decides"]]
+                d = row["difference"][part][decides]
                 right.errorbar(d["mean"], y, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
                                color=colour, markersize=5, capsize=2.5)  # fmt: skip
         # The plainest baseline lies so far below that an axis with it would hide the differences between the runs.
-        decides = collected["decides"]
         labels = [
             label
             for label, figures in collected["baselines"].items()
@@ -165,9 +164,7 @@ def plot(collected: Json) -> bytes:
         ]
         for i, label in enumerate(labels):
             figures = collected["baselines"][label]
-            left.axvline(
-                figures[part][collected["decides"]]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=label
-            )
+            left.axvline(figures[part][decides]["mean"], color="C4", linestyle=("--", ":")[i % 2], label=label)
             left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         right.axvline(0, color="C4", linewidth=1)
         left.set_yticks(range(len(rows))[::-1], [_label(row, names) for row in rows])

@@ -40,14 +40,16 @@ FLAGFILES = {"evcf": "evcf.flags", "growth": "evcf.flags"}
 """The shipped flagfile whose settings a plan starts from, where no --flagfile is given."""
 SETTINGS: dict[str, Choice] = {
     "growth": {
-        **{
-            "layers": 1,
-            "initializer": "glorot",
-            "pseudo_inputs": 300,
-            "pseudo_init": "unit_users",
-            "optimizer": "adam",
-        },
-        **{"learning_rate": 1e-3, "epochs": 100, "patience": 8, "beta_warmup": 200.0, "beta_unit": "step"},
+        "layers": 1,
+        "initializer": "glorot",
+        "pseudo_inputs": 300,
+        "pseudo_init": "unit_users",
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "epochs": 100,
+        "patience": 8,
+        "beta_warmup": 200.0,
+        "beta_unit": "step",
     },
 }
 """Settings in which a plan differs from its flagfile."""

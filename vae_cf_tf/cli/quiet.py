@@ -1,12 +1,13 @@
 """Importing TensorFlow without its start-up noise, which C++ writes to stderr before any log level applies."""
 
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from absl import logging
+
+from vae_cf_tf.files import stderr_in
 
 
 def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
@@ -18,11 +19,7 @@ def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     warnings.filterwarnings("ignore", message=".*shuffle=True.*will be ignored")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    with stderr_in(os.devnull):
         import tensorflow as tf
 
         # The first operation writes the rest.
@@ -31,6 +28,3 @@ def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
         tf.config.experimental.enable_tensor_float_32_execution(False)
         logging.set_verbosity(logging.WARNING)
         return result
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

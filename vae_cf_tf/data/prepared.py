@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from vae_cf_tf.data.split import PARTS, HeldOut, Split, csr, new_fingerprint
+from vae_cf_tf.data.split import HeldOut, Split, csr, new_fingerprint
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
 
@@ -28,7 +28,8 @@ MANIFEST, ITEMS, TRAIN = "manifest.json", "items.parquet", "train"
 SCHEMA_VERSION = 2
 """Of the files. Version 1 was a split in CSV files with a manifest."""
 SHARD_USERS = 20_000
-MATRICES = ((TRAIN, "items"), *((part, half) for part in ("validation", "test") for half in ("fold_in", "target")))
+FOLDERS = (TRAIN, "validation", "test")
+MATRICES = ((TRAIN, "items"), *((part, half) for part in FOLDERS[1:] for half in ("fold_in", "target")))
 """Folder and column of each matrix, in the order in which `Split` names them."""
 _LISTS = {"items": pa.int32(), "fold_in": pa.int32(), "target": pa.int32(), "weights": pa.float32()}
 
@@ -79,7 +80,7 @@ class Prepared:
 
     def shards(self, part: str) -> list[Shard]:
         """The files of train, validation or test, in order. Raises UserError where one is missing or damaged."""
-        found = [Shard(path, _rows_in(path)) for path in sorted((self.path / part).glob("part-*.parquet"))]
+        found = _shards_in(self.path / part)
         users, size = sum(shard.users for shard in found), self.manifest["shard_users"]
         if users != self.manifest["parts"][part]["users"] or any(shard.users != size for shard in found[:-1]):
             raise UserError(
@@ -111,7 +112,7 @@ class Prepared:
         weights = None if (train.data == 1).all() else train.data.copy()
         train.data[:] = 1
         about = {**self.manifest["about"], "prepared": self.manifest["fingerprint"]}
-        validation, test = (self.held_out(part) for part in ("validation", "test"))
+        validation, test = (self.held_out(part) for part in FOLDERS[1:])
         split = Split(train, validation, test, self.item_ids, self.titles, about, weights)
         if split.fingerprint() != self.manifest["fingerprint"]:
             raise UserError(
@@ -132,7 +133,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         version = values["schema_version"]
         if version == SCHEMA_VERSION:
             _ = values["fingerprint"] + "", values["items"] + values["shard_users"], {**values["about"]}
-            _ = {**values["protocol"]}, values["weights"], [values["parts"][part]["users"] for part in (TRAIN, *PARTS)]
+            _ = {**values["protocol"]}, values["weights"], [values["parts"][part]["users"] for part in FOLDERS]
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}; make the data set with trainers.prepare") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -142,9 +143,14 @@ def _manifest(path: Path) -> dict[str, Any]:
     return values
 
 
-def _rows_in(path: Path) -> int:
-    with user_errors(path):
-        return pq.read_metadata(path).num_rows
+def _shards_in(folder: Path) -> list[Shard]:
+    """The shards in a folder, in order. Raises UserError where one is damaged."""
+
+    def users(path: Path) -> int:
+        with user_errors(path):
+            return pq.read_metadata(path).num_rows
+
+    return [Shard(path, users(path)) for path in sorted(folder.glob("part-*.parquet"))]
 
 
 def _lists(path: Path, columns: Sequence[str]) -> dict[str, pa.ListArray]:
@@ -228,10 +234,7 @@ def finish(
     """Writes manifest.json into a folder that has all other files, and returns it."""
     with user_errors(folder / ITEMS):
         item_ids = pq.read_table(folder / ITEMS, columns=["id"])["id"].to_pylist()
-    parts = {
-        part: [Shard(path, _rows_in(path)) for path in sorted((folder / part).glob("part-*.parquet"))]
-        for part in (TRAIN, "validation", "test")
-    }
+    parts = {part: _shards_in(folder / part) for part in FOLDERS}
     has_weights = bool(parts[TRAIN]) and "weights" in pq.read_schema(parts[TRAIN][0].path).names
     digits, counts, weights = fingerprint(item_ids, parts, has_weights)
     columns = ("items", "fold_in", "target")
@@ -255,7 +258,7 @@ def finish(
 def write_split(split: Split, folder: Path, shard_users: int = SHARD_USERS) -> None:
     """Writes the files of a split in memory but for manifest.json. Column user is null: a split knows no user ids."""
     write_items(folder, split.item_ids, np.bincount(split.train.indices, minlength=len(split.item_ids)), split.titles)
-    held_out = {part: getattr(split, part) for part in ("validation", "test")}
+    held_out = {part: getattr(split, part) for part in FOLDERS[1:]}
     columns = {TRAIN: {"items": split.train}}
     columns |= {part: {"fold_in": found.fold_in, "target": found.target} for part, found in held_out.items()}
     for part, matrices in columns.items():

@@ -14,38 +14,34 @@ EVERY = 10.0
 Block = TypeVar("Block", pa.RecordBatch, list[Any])
 
 
+class Pace:
+    """Passes on a line at most every EVERY seconds.
+
+    Args:
+      say: receives the lines.
+    """
+
+    def __init__(self, say: Say):
+        self._say = say
+        self._last = time.monotonic()
+
+    def told(self, line: str) -> None:
+        """Says the line, unless another one was said a short time ago."""
+        if time.monotonic() - self._last >= EVERY:
+            self._say(line)
+            self._last = time.monotonic()
+
+
 class Progress:
     """Tells how many rows were read, from time to time."""
 
     def __init__(self, say: Say):
-        self._say = say
+        self._pace = Pace(say)
         self._rows = 0
-        self._last = time.monotonic()
 
     def passed(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yields the blocks: record batches, or lists of columns."""
         for block in blocks:
             yield block
             self._rows += len(block) if isinstance(block, pa.RecordBatch) else len(block[0])
-            if time.monotonic() - self._last >= EVERY:
-                self._say(f"{self._rows:,} rows read so far …")
-                self._last = time.monotonic()
-
-
-class Pace:
-    """Passes on a line at most every so many seconds.
-
-    Args:
-      say: receives the lines.
-      seconds: between two of them.
-    """
-
-    def __init__(self, say: Say, seconds: float = EVERY):
-        self._say, self._seconds = say, seconds
-        self._last = time.monotonic()
-
-    def told(self, line: str) -> None:
-        """Says the line, unless another one was said a short time ago."""
-        if time.monotonic() - self._last >= self._seconds:
-            self._say(line)
-            self._last = time.monotonic()
+            self._pace.told(f"{self._rows:,} rows read so far …")

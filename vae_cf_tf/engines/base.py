@@ -2,6 +2,7 @@
 
 import abc
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ ENGINES = {
     "spark": ("vae_cf_tf.engines.spark_engine:Spark", "pip install 'vae_cf_tf[spark]', and Java 17 or newer"),
 }
 """By name: the class, and what installs what it needs."""
+Kinds = tuple[tuple[re.Pattern[str], str], ...]
+"""An engine's names of types, and the kind of each."""
 
 
 class EngineOptions(NamedTuple):
@@ -111,6 +114,14 @@ class Engine(abc.ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def kind_of(log: LogFiles, column: str, type_: str, kinds: Kinds) -> str:
+    """The kind of a column of this type, as `Engine.open_log` returns it. Raises UserError where there is none."""
+    kind = next((kind for pattern, kind in kinds if pattern.fullmatch(type_)), None)
+    if kind is None:
+        raise UserError(f"{log.paths[0]}: the column that is the {column} is of type {type_}; give text or numbers")
+    return kind
 
 
 def start(name: str, options: EngineOptions) -> Engine:

@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 
 from vae_cf_tf.data.prepared import shard_name
-from vae_cf_tf.data.progress import EVERY, Pace
+from vae_cf_tf.data.progress import Pace
 from vae_cf_tf.data.text import one_line
-from vae_cf_tf.engines.base import Engine, EngineOptions
+from vae_cf_tf.engines.base import Engine, EngineOptions, kind_of
 from vae_cf_tf.engines.log import LogFiles, is_url
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
@@ -74,7 +74,7 @@ class DuckDB(Engine):
         self.define(
             "source", f"SELECT {', '.join(f'{name} AS {role}' for role, name in columns.items())} FROM {source}"
         )
-        return {name: _kind(log, name, type_) for name, type_ in self._described("source")}
+        return {name: kind_of(log, name, type_, _KINDS) for name, type_ in self._described("source")}
 
     def write(self, sql: str, folder: Path, order: str = "") -> None:
         folder.mkdir()
@@ -99,7 +99,7 @@ class DuckDB(Engine):
             return [row[0] for row in self._connection.execute(sql).fetchall()]
 
     def write_shards(self, sql: Callable[[str], str], users: int, size: int, folder: Path, say: Say) -> None:
-        pace = Pace(say, EVERY)
+        pace = Pace(say)
         for number, start in enumerate(range(0, users, size)):
             path = folder / shard_name(number)
             if not path.exists():
@@ -156,10 +156,3 @@ def _list(paths: list[str]) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _kind(log: LogFiles, column: str, type_: str) -> str:
-    kind = next((kind for pattern, kind in _KINDS if pattern.fullmatch(type_)), None)
-    if kind is None:
-        raise UserError(f"{log.paths[0]}: the column that is the {column} is of type {type_}; give text or numbers")
-    return kind

@@ -23,8 +23,6 @@ from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings, SplitSettings
 from vae_cf_tf.settings.settings import names
 
-PARTS = ("train", "validation", "test")
-
 
 class Options(NamedTuple):
     """How a data set is prepared, as far as its content does not depend on it.
@@ -139,10 +137,10 @@ class _Job:
             self._keep(stage)
             if stage.name == "kept_users":
                 self._check_left()
-        users = {part: self._count(f"{part}_users") for part in PARTS}
+        users = {part: self._count(f"{part}_users") for part in prepared.FOLDERS}
         self._check_targets(users)
         weighted = protocol.has_weights(split, has_column)
-        for part in PARTS:
+        for part in prepared.FOLDERS:
             with self._timed(f"Shards of {part}: {users[part]:,} users"):
                 self._shards(part, users[part], weighted)
         columns = self.engine.column("SELECT item_id FROM catalogue ORDER BY col")
@@ -240,7 +238,7 @@ class _Job:
     def _check_targets(self, users: Mapping[str, int]) -> None:
         if not users["train"]:
             raise UserError("no user is left to train on; lower --heldout_share, or give data of more users")
-        for part in PARTS[1:]:
+        for part in prepared.FOLDERS[1:]:
             condition = f"SELECT count(*) AS n FROM {part}_pairs WHERE is_target"
             if not self.engine.rows(condition)[0]["n"]:
                 raise UserError(

@@ -17,7 +17,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from vae_cf_tf.data.prepared import shard_name
 from vae_cf_tf.data.text import one_line
-from vae_cf_tf.engines.base import Engine, EngineOptions
+from vae_cf_tf.engines.base import Engine, EngineOptions, kind_of
 from vae_cf_tf.engines.log import LogFiles
 from vae_cf_tf.engines.spark_session import session
 from vae_cf_tf.errors import UserError
@@ -68,7 +68,7 @@ class Spark(Engine):
             columns = [F.col(_quoted(names[index])).alias(role) for role, index in log.roles().items()]
             frame = frame.select(columns)
             frame.createOrReplaceTempView("source")
-            return {name: _kind(log, name, type_) for name, type_ in frame.dtypes}
+            return {name: kind_of(log, name, type_, _KINDS) for name, type_ in frame.dtypes}
 
     def write(self, sql: str, folder: Path, order: str = "") -> None:
         with _user_errors():
@@ -142,10 +142,3 @@ def _user_errors() -> Iterator[None]:
 
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
-
-
-def _kind(log: LogFiles, column: str, type_: str) -> str:
-    kind = next((kind for pattern, kind in _KINDS if pattern.fullmatch(type_)), None)
-    if kind is None:
-        raise UserError(f"{log.paths[0]}: the column that is the {column} is of type {type_}; give text or numbers")
-    return kind

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from vae_cf_tf.data.text import one_line
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import stderr_in
 
 _LOG4J = """rootLogger.level = warn
 rootLogger.appenderRef.stderr.ref = console
@@ -32,9 +34,6 @@ def session(work: Path, master: str, memory: str = "") -> SparkSession:
 
     Raises: UserError where Java is missing or too old, or the master cannot be reached.
     """
-    if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
-        raise UserError("Spark needs Java 17 or newer, and there is none: install OpenJDK, or set JAVA_HOME")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     (work / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
     log4j = f"-Dlog4j2.configurationFile=file:{(work / 'log4j2.properties').absolute()}"
     builder = SparkSession.builder.master(master).appName("vae_cf_tf")
@@ -53,13 +52,23 @@ def session(work: Path, master: str, memory: str = "") -> SparkSession:
         settings["spark.driver.host"] = settings["spark.driver.bindAddress"] = "127.0.0.1"
     for name, value in settings.items():
         builder = builder.config(name, value)
-    stderr = os.dup(2)
+    return start(builder, work / LOG)
+
+
+def start(builder: SparkSession.Builder, log: Path) -> SparkSession:
+    """The session of a builder, or the one that this process has already.
+
+    Args:
+      builder: with all settings.
+      log: a file for what the driver's Java process writes to stderr.
+
+    Raises: UserError where Java is missing or too old, or the master cannot be reached.
+    """
+    if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
+        raise UserError("Spark needs Java 17 or newer, and there is none: install OpenJDK, or set JAVA_HOME")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
-        with open(work / LOG, "a") as file:
-            os.dup2(file.fileno(), 2)  # the Java process inherits it
-        return builder.getOrCreate()
+        with stderr_in(log):  # the Java process inherits it
+            return builder.getOrCreate()
     except Exception as error:
-        raise UserError(f"Spark does not start ({' '.join(str(error).split())[:160]}); see {work / LOG}") from error
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        raise UserError(f"Spark does not start ({one_line(error)}). Its log: {log}") from error

@@ -18,6 +18,11 @@ class Skipped(Exception):
     """Why a baseline is left out, in a sentence for people."""
 
 
+def item_counts(train: Any) -> np.ndarray:
+    """Training users of each item, int64 [items], of a matrix [users, items] or of users that are not in memory."""
+    return np.bincount(train.indices, minlength=train.shape[1]) if sp.issparse(train) else train.item_counts()
+
+
 class Baseline(abc.ABC):
     """What a deep model has to beat. A subclass is made by its own settings, as keywords, and has a line in
     `vae_cf_tf.registries`."""

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf.linear.base import Baseline, Scores
+from vae_cf_tf.linear.base import Baseline, Scores, item_counts
 from vae_cf_tf.settings import EvaluationSettings
 
 
@@ -25,5 +25,5 @@ class Popularity(Baseline):
         return [cls()]
 
     def fit(self, train: sp.csr_matrix) -> Scores:
-        counts = np.asarray(train.sum(axis=0) if sp.issparse(train) else train.item_counts(), np.float64).ravel()
+        counts = item_counts(train).astype(np.float64)
         return lambda fold_in: np.broadcast_to(counts, fold_in.shape)

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from vae_cf_tf.linear.base import item_counts
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.batches import steps_per_pass
 from vae_cf_tf.models.schedules import KLAnnealing
@@ -58,6 +59,6 @@ def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.nda
     """log probability of each item to be among a step's candidates: in one of its users' histories, or one of `samples`
     draws from the catalogue; float32 [items]."""
     users, items = train.shape
-    counts = np.bincount(train.indices, minlength=items) if sp.issparse(train) else train.item_counts()
+    counts = item_counts(train)
     absent = counts * np.log1p(-min(batch_size / users, 1 - 1e-9)) + samples * np.log1p(-1 / items)  # log probability
     return np.log(-np.expm1(absent)).astype(np.float32)
