@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint docs format clean
+.PHONY: train test test-slow torture lint docs format clean
 
 train: $(VENV)/train.installed
 	$(BIN)/python -m trainers.main --flagfile=vamp.flags
@@ -15,6 +15,10 @@ test: $(VENV)/test.installed
 # Minutes of work and gigabytes of generated data: memory, speed of reading, kills on real data.
 test-slow: $(VENV)/test.installed
 	$(BIN)/python -m pytest -m slow -s
+
+# Kills, full disks, hostile inputs and requests: hours. PARTS="kills disk" runs some, SCALE=.1 a tenth of the cases.
+torture: $(VENV)/test.installed
+	PYTHONPATH=.:tests $(BIN)/python -m torture $(PARTS) --scale=$(or $(SCALE),1) --seed=$(or $(SEED),0)
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

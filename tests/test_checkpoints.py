@@ -69,3 +69,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(path, variables, monkey
         checkpoints.save(path, variables, {})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["c.npz"]
+
+
+def test_a_digest_is_that_of_the_variables(path, variables):
+    """Two runs of equal weights have one identity, whatever memory their processes took."""
+    first = checkpoints.digest(path)
+    checkpoints.save(path, variables, {"epoch": 4, "peak_rss_mb": 812.5})
+    assert checkpoints.digest(path) == first
+    variables["b"].assign(3.0)
+    checkpoints.save(path, variables, {"epoch": 4})
+    assert checkpoints.digest(path) != first

@@ -90,13 +90,17 @@ def read(path: str | os.PathLike, name: str) -> np.ndarray:
 
 
 def digest(path: str | os.PathLike) -> str:
-    """16 hexadecimal digits that checkpoints of equal content share: from the checksums that the file carries.
+    """16 hexadecimal digits that checkpoints of equal variables share: from the checksums that the file carries.
+
+    `meta` is left out: it may hold what no two processes share, such as peak memory.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     with _opened(path) as archive:
-        parts = [[part.filename, part.CRC, part.file_size] for part in archive.zip.infolist()]
+        parts = [
+            [part.filename, part.CRC, part.file_size] for part in archive.zip.infolist() if part.filename != "meta.npy"
+        ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
