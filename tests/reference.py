@@ -27,7 +27,7 @@ def read_text(path, header=True):
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
     text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    lines = text.splitlines(keepends=True) if text.isascii() else re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text)
+    lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text)
     first = next((i for i, line in enumerate(lines) if line.strip("\r\n")), None)
     if first is None:
         raise Refused(0)

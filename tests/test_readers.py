@@ -791,3 +791,12 @@ def test_progress_is_told_for_logs_that_take_long(tmp_path, monkeypatch):
         told = [line for line in said if line.endswith("rows read so far …")]
         assert told
         assert rows is None or told[-1] == f"{rows} rows read so far …"
+
+
+def test_a_first_time_that_is_no_utf_8_is_one_line(tmp_path):
+    """Found by the harness of hostile files."""
+    (tmp_path / "log.csv").write_bytes(b"user,item,timestamp\na,b,\xfd\n")
+    assert events_of(read(str(tmp_path))) == [("a", "b", None)]  # times are not asked for
+    options = ReaderOptions(timestamp_column="timestamp")
+    with pytest.raises(UserError, match=r"log.csv, line 2: it is not UTF-8 text"):
+        read(str(tmp_path), options)

@@ -17,7 +17,7 @@ LIMITS, SIZES = 8, 6
 
 class Disk(Part):
     about = (
-        "ENOSPC or EIO in place of the n-th file event, a limit on the size of files, which also meets what C++ writes, "
+        "ENOSPC or EIO in place of the n-th file event, a limit on the size of files, which also meets what C++ does, "
         "or a small file system that runs full: one line and status 2, what was there before is as it was, and the "
         "same command without the fault ends as if nothing had happened."
     )

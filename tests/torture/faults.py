@@ -1,7 +1,7 @@
 """What is done to a process at its n-th event: a file opened for writing, a rename, a removal, a new folder, an fsync.
 
-The events are Python's audit events, so those of every library that opens files through Python. What C++ writes by itself
-(TensorFlow's variables, DuckDB, Parquet) is reached by kills at random moments and by `file_limit`.
+The events are Python's audit events, so those of every library that opens files through Python. What C++ writes by
+itself (TensorFlow's variables, DuckDB, Parquet) is reached by kills at random moments and by `file_limit`.
 """
 
 import errno
@@ -19,10 +19,10 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def at_event(number: int, what: str, folder: Path, counted: Path | None = None) -> Callable[[], None]:
-    """What installs a fault in a fork: a signal to itself before its event `number` (from 0), or an OSError in its place.
+    """What installs a fault in a fork: a signal to itself before its event `number`, or an OSError in its place.
 
     Args:
-      number: of the event; −1: none.
+      number: of the event, from 0; −1: none.
       what: a name of KILLS or ERRORS.
       folder: events elsewhere are not counted.
       counted: receives the number of events so far after each.

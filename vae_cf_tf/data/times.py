@@ -25,7 +25,8 @@ def is_time(kind: pa.DataType) -> bool:
 
 def is_number(text: str) -> bool:
     """Whether the text is a finite number."""
-    return bool(np.isfinite(_numbers(pa.array([text.strip()], pa.string()))[0]))
+    # Bytes that are no UTF-8 are no ASCII either.
+    return text.isascii() and bool(np.isfinite(_numbers(pa.array([text.strip()], pa.string()))[0]))
 
 
 def time_fault(text: str, is_text: bool) -> str | None:
@@ -34,7 +35,7 @@ def time_fault(text: str, is_text: bool) -> str | None:
         return "the time is empty"
     if not is_text:
         return None if is_number(text) else f"the time is {shown(text)}, not a number as those before it"
-    if np.isfinite(_from_text(pa.array([text], pa.string()))[0]):
+    if text.isascii() and np.isfinite(_from_text(pa.array([text], pa.string()))[0]):
         return None
     return f"the time is {shown(text)}, neither a number of seconds or milliseconds nor ISO 8601 (2003-01-31T18:00:00)"
 
