@@ -1,15 +1,17 @@
 """assets.extra/model_card.json: what a SavedModel version is, for whoever finds it on a server."""
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from export import versions
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json, write_json
 from vae_cf_tf.registries import SIGNATURES
 from vae_cf_tf.version import VERSION
 
 NAME = "model_card.json"
+_WHAT_TO_DO = "Export the run again, or restore a copy."
 _HISTORIES = (
     "none: the warm-up requests are items drawn at random from the catalogue, and pseudo-inputs, which may start from "
     "training users or be their histories, stay in the run; an item–item model is made of sums over all training users"
@@ -32,17 +34,49 @@ def write(
       item_ids: raw id of each column.
       about: the rest of what it says: of the export and of the training.
     """
-    sizes = {str(p.relative_to(version)): p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
+    files = _files(version)
     card = {
         "package": f"vae_cf_tf {VERSION}",
         "items": len(item_ids),
         "first_items": item_ids[:3],
         "signatures": signatures,
-        "bytes": sizes,
+        "bytes": {name: p.stat().st_size for name, p in files.items()},
+        "sha256": {name: _sha256(p) for name, p in files.items()},
         "user_histories": _HISTORIES,
         **about,
     }
-    path.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(path, card, ensure_ascii=False)
+
+
+def _files(version: Path) -> dict[str, Path]:
+    """The files of a version by name, without its card."""
+    found = {str(p.relative_to(version)): p for p in sorted(version.rglob("*")) if p.is_file()}
+    return {name: p for name, p in found.items() if p.name != NAME}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def verify(version: Path) -> int:
+    """Compares every file of a version with the checksums in its card; returns their number.
+
+    Raises:
+      UserError: a file is damaged, missing or not of the export; or the card is damaged, or of a version of the package
+        that wrote no checksums.
+    """
+    card, files = read(version), _files(version)
+    if not isinstance(card.get("sha256"), dict):
+        raise UserError(f"The card of {version} has no checksums: version 0.1 of the package wrote it. Export again.")
+    for name in sorted(card["sha256"].keys() | files.keys()):
+        if name not in files:
+            raise UserError(f"{version / name} is missing. {_WHAT_TO_DO}")
+        if name not in card["sha256"]:
+            raise UserError(f"{version / name} is no file of the export. Remove it, or export again.")
+        if _sha256(files[name]) != card["sha256"][name]:
+            raise UserError(f"{version / name} is damaged: its checksum is not the card's. {_WHAT_TO_DO}")
+    return len(files) + 1
 
 
 def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | None:
@@ -67,7 +101,7 @@ def read(version: Path) -> dict[str, Any]:
     """
     path = version / "assets.extra" / NAME
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path)
         _ = card["first_items"], text(card)  # what a person is told of it
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{version} has no readable model card ({path.name}). Give what export.main wrote.") from error

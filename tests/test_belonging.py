@@ -27,6 +27,7 @@ from trainers import train as training
 from trainers.main import train_and_evaluate
 from vae_cf_tf import files, machine
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json
 from vae_cf_tf.linear import gram
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.runs import checkpoints
@@ -65,7 +66,7 @@ def go(settings: Settings) -> list[str]:
 
 
 def metrics(settings: Settings) -> dict:
-    return json.loads(Path(settings.run.workdir, "metrics.json").read_text())
+    return read_json(Path(settings.run.workdir, "metrics.json"))
 
 
 def exported(settings: Settings) -> list[Path]:
@@ -245,7 +246,7 @@ def without(path: Path, *keys) -> None:
     if path.suffix == ".npz":
         with np.load(path) as archive:
             arrays = dict(archive)
-    values = json.loads(str(arrays["meta"]) if arrays else path.read_text())
+    values = json.loads(str(arrays["meta"])) if arrays else read_json(path)
     place = values
     for key in keys[:-1]:
         place = place[key]

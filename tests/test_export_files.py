@@ -19,13 +19,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from serving_kit import FACTS, ITEM_IDS, TITLES, TOP_K, exported, model
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
-from typed import Typed, mistake, process
+from typed import Typed, here, mistake, process
 
 from export import card, main, savedmodel, titles
-from export import inspect as inspect_command
 from trainers.main import train_and_evaluate
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import LOCK, locked
+from vae_cf_tf.files import LOCK, locked, read_json, write_json
 from vae_cf_tf.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -296,7 +295,7 @@ def test_mistakes_of_the_flags_are_told_before_tensorflow_is_imported(tmp_path):
     old, newer, empty = tmp_path / "old", tmp_path / "newer", tmp_path / "empty"
     for folder in (old, newer, empty):
         folder.mkdir()
-    settings = json.loads(Settings().to_json())
+    settings = Settings().to_dict()
     (newer / "config.json").write_text(json.dumps(settings))
     (old / "config.json").write_text(json.dumps({name: v for name, v in settings.items() if name != "version"}))
     cases = [
@@ -344,26 +343,47 @@ def test_the_main_job_and_export_main_write_the_same_model(tmp_path):
         for key, value in outputs.items():
             np.testing.assert_array_equal(value, answers[1][name][key], err_msg=f"{name}, {key}")
     own_card, other_card = (card.read(version) for version in (own, other))
-    del own_card["bytes"], other_card["bytes"]  # names of the graph differ from process to process
+    for facts in (own_card, other_card):  # names of the graph differ from process to process
+        del facts["bytes"], facts["sha256"]
     assert own_card["metrics"]["test"]["ndcg@100"]["mean"] > 0
     assert own_card == other_card
     assert titles.read(own) == titles.read(other) != {}
 
 
-def test_inspect_shows_the_card(capsys, tmp_path):
-    inspect_command.main(["inspect", str(exported().parent)])
-    shown = capsys.readouterr().out
+def test_inspect_shows_the_card(tmp_path):
+    shown = here("export.inspect", exported().parent).stdout
     assert str(exported()) in shown
     for text in ("0123456789abcdef", "recommend: history string [?, ?]", "Items: 40;", "variables.index"):
         assert text in shown
-    with pytest.raises(UserError, match="no SavedModel"):
-        inspect_command.main(["inspect", str(tmp_path)])
-    with pytest.raises(UserError, match="One folder is wanted, 0"):
-        inspect_command.main(["inspect"])
+    mistake(here("export.inspect", tmp_path), "no SavedModel")
+    mistake(here("export.inspect"), "One folder is wanted, 0")
     shutil.copytree(exported(), tmp_path / "1")
     (tmp_path / "1" / "assets.extra" / "model_card.json").write_text("{")
-    with pytest.raises(UserError, match="no readable model card"):
-        inspect_command.main(["inspect", str(tmp_path)])
+    mistake(here("export.inspect", tmp_path), "no readable model card")
+
+
+def test_verify_names_each_damaged_file(tmp_path):
+    version = shutil.copytree(exported(), tmp_path / "1")
+    files = [path for path in sorted(version.rglob("*")) if path.is_file()]
+    whole = here("export.inspect", tmp_path, "--verify")
+    assert (whole.status, whole.stdout) == (0, f"{version}: {len(files)} files, all as they were exported.\n")
+    for path in files:
+        content = path.read_bytes()
+        at = len(content) // 2
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        mistake(here("export.inspect", tmp_path, "--verify"), path.name)
+        path.unlink()
+        mistake(here("export.inspect", tmp_path, "--verify"), path.name)
+        path.write_bytes(content)
+    (version / "assets" / "more.txt").write_text("x")
+    mistake(here("export.inspect", tmp_path, "--verify"), "more.txt is no file of the export")
+
+
+def test_a_card_without_checksums_is_one_line(tmp_path):
+    version = shutil.copytree(exported(), tmp_path / "1")
+    path = version / "assets.extra" / "model_card.json"
+    write_json(path, {name: fact for name, fact in read_json(path).items() if name != "sha256"})
+    mistake(here("export.inspect", tmp_path, "--verify"), "has no checksums")
 
 
 def test_the_card_shows_metrics_with_their_errors():

@@ -16,6 +16,7 @@ from typed import Typed, here, mistake
 from export import judging, versions
 from trainers.main import train_and_evaluate
 from vae_cf_tf.data.split import HeldOut
+from vae_cf_tf.files import read_json
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
 
@@ -72,7 +73,7 @@ def test_a_worse_model_is_held_back_and_a_better_one_published(runs, tmp_path):
     assert numbers(models) == ["2", "3"]
 
     path = models / "3" / "assets.extra" / "model_card.json"
-    path.write_text(path.read_text().replace('"hashed"', '"permuted"'))
+    path.write_text(json.dumps(read_json(path)).replace('"hashed"', '"permuted"'))
     assert "may have learned from these users" in export(runs["bad"], models, *judged).stdout
     (models / "3" / "saved_model.pb").write_bytes(b"damaged")
     mistake(export(runs["bad"], models, *judged), f"{models / '3'} cannot be judged", "leave --if_better out")

@@ -1,6 +1,7 @@
 """Settings: what is refused, how they are written and read, and that their choices are parts that exist."""
 
 import dataclasses
+import json
 
 import pytest
 from conftest import FLAGFILES
@@ -93,13 +94,13 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     assert Settings.of(data="./~nosuchuser").data.data == "./~nosuchuser"
 
 
-def test_json_brings_back_the_same_settings():
+def test_a_dictionary_brings_back_the_same_settings():
     settings = Settings.of(data="x", layers=3, beta_cap=0.7)
-    assert Settings.from_json(settings.to_json()) == settings
+    assert Settings.from_dict(settings.to_dict()) == settings
     # A version with fewer settings wrote the first, and a person the whole number of the second.
     before = {"turns": "epoch", "average_weights": 0.0, "initial_items": "random"}  # what that version did
-    assert Settings.from_json('{"version": 2, "layers": 3}') == Settings.of(layers=3, **before)
-    assert Settings.from_json('{"version": 2, "beta_cap": 1}') == Settings.of(beta_cap=1.0, **before)
+    assert Settings.from_dict({"version": 2, "layers": 3}) == Settings.of(layers=3, **before)
+    assert Settings.from_dict({"version": 2, "beta_cap": 1}) == Settings.of(beta_cap=1.0, **before)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_json_brings_back_the_same_settings():
 )
 def test_a_file_that_holds_no_settings(text, words, tmp_path):
     with pytest.raises((ValueError, UserError)) as error:
-        Settings.from_json(text)
+        Settings.from_dict(json.loads(text))
     assert words in str(error.value)
     assert not isinstance(error.value, OldVersion)
     (tmp_path / "config.json").write_text(text)
@@ -131,7 +132,7 @@ def test_a_file_that_holds_no_settings(text, words, tmp_path):
 @pytest.mark.parametrize("text", ["{}", '{"layers": 3}'])
 def test_a_workdir_of_an_earlier_version_is_refused(text, tmp_path):
     with pytest.raises(OldVersion):
-        Settings.from_json(text)
+        Settings.from_dict(json.loads(text))
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"was trained by vae_cf_tf 0\.1, .* Give another --workdir, or install"):
         Workdir(tmp_path).settings()

@@ -17,8 +17,8 @@ from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import significance
 from vae_cf_tf.evaluation.metrics import MAIN
-from vae_cf_tf.files import home_expanded, written_aside
-from vae_cf_tf.runs.workdir import Workdir, write_json
+from vae_cf_tf.files import home_expanded, write_json, written_aside
+from vae_cf_tf.runs.workdir import Workdir
 
 if TYPE_CHECKING:
     from trainers import plotting

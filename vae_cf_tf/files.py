@@ -1,7 +1,10 @@
-"""Paths with `~`; stderr in a file; writing so that nobody ever sees half a file and one process writes at a time."""
+"""Paths with `~`; stderr in a file; writing so that nobody ever sees half a file and one process writes at a time; JSON
+files that carry a checksum."""
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -9,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from vae_cf_tf.errors import UserError
 
@@ -66,6 +69,43 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
             sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, values: dict[str, Any], ensure_ascii: bool = True) -> None:
+    """Writes a JSON object aside, then renames it. Its last member is a checksum of the others, so that damage is
+    noticed.
+
+    Args:
+      path: of the file.
+      values: what `json.dumps` takes.
+      ensure_ascii: whether other characters are written as escapes.
+    """
+    sealed = values | {_CHECKSUM: _checksum(values)}
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(sealed, ensure_ascii=ensure_ascii, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What `write_json` wrote, without the checksum. A file without one, which people wrote, is taken as it is.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no JSON, or not what was written.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("brackets within brackets") from None
+    if isinstance(values, dict) and _CHECKSUM in values and values.pop(_CHECKSUM) != _checksum(values):
+        raise ValueError("its checksum is another one")
+    return values
+
+
+_CHECKSUM = "checksum"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _remove_leftovers(path: Path) -> None:

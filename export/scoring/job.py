@@ -4,13 +4,12 @@ Spark, pandas and PyArrow skip files whose names begin with "_" or ".".
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from export import card, catalogue, versions
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import read_json, write_json
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
 _SAME = ("model_checksum", "input_name", "input_bytes", "input_modified_ns", "kind", "part_rows", "k", "events")
@@ -26,15 +25,14 @@ def read(folder: Path) -> Job | None:
             raise UserError(f"{folder} is not empty (it holds {others[0]!r}) and has no {JOB}. Give another --output.")
         return None
     try:
-        job = _NEW | json.loads(path.read_text(encoding="utf-8"))
+        job = _NEW | read_json(path)
         return {name: job[name] for name in ("model", "version", *_SAME, "rows", "parts", "ids", "unknown_ids")}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged. Give another --output.") from error
 
 
 def write(folder: Path, job: Job) -> None:
-    with written_aside(folder / JOB) as aside:
-        aside.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / JOB, job)
 
 
 def version_of(model: Path, job: Job | None) -> Path:

@@ -1,6 +1,5 @@
 """What a sweep found: a mean over seeds for each configuration, and paired differences on the same users."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from trainers.sweep.plans import Configuration, reference_of
 from trainers.sweep.runs import SweepRun
 from vae_cf_tf.evaluation import significance
 from vae_cf_tf.evaluation.metrics import MAIN
+from vae_cf_tf.files import read_json
 from vae_cf_tf.runs.workdir import PerUser, Workdir
 from vae_cf_tf.settings.flagfiles import as_flags
 
@@ -130,7 +130,7 @@ def _per_user(run: SweepRun, parts: Sequence[str], metrics: Sequence[str]) -> Pe
 
 
 def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:
-    figures = json.loads((run.folder / "metrics.json").read_text())
+    figures = read_json(run.folder / "metrics.json")
     means = {part: {m: float(v.mean()) for m, v in of_part.items()} for part, of_part in values.items()}
     return {
         "seed": run.settings.training.seed,
@@ -153,5 +153,5 @@ def _baselines(path: Path, parts: Sequence[str]) -> dict[str, Any]:
     """Figures of the baselines by label."""
     if not path.exists():
         return {}
-    baselines = json.loads(path.read_text(encoding="utf-8"))["baselines"]
+    baselines = read_json(path)["baselines"]
     return {baseline["label"]: {part: baseline[part] for part in parts} for baseline in baselines}

@@ -15,7 +15,7 @@ from vae_cf_tf.data.load import load_split
 from vae_cf_tf.data.split import SPLIT_FILE
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import metrics
-from vae_cf_tf.files import locked, written_aside
+from vae_cf_tf.files import locked, read_json, written_aside
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
@@ -43,7 +43,7 @@ class SweepRun:
     def seconds(self) -> float | None:
         """How long the finished run took; None for one that is not finished."""
         try:
-            done = json.loads((self.folder / FINISHED).read_text())
+            done = read_json(self.folder / FINISHED)
             same = done["settings"] == of_results(self.settings) and Workdir(self.folder).users.exists()
             return float(done["seconds"]) if same else None
         except (OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,8 @@ import time
 from trainers import job
 from trainers.sweep.runs import FINISHED, of_results
 from vae_cf_tf.data.split import Split
-from vae_cf_tf.runs.workdir import Workdir, write_json
+from vae_cf_tf.files import write_json
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import print_line
 from vae_cf_tf.settings import Settings
 

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import datetime
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from vae_cf_tf.data.shards import REFERENCE_FILE, ShardedSplit
 from vae_cf_tf.data.split import PARTS, SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.metrics import MAIN, METRICS
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import read_json, write_json, written_aside
 from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings import EvaluationSettings, Settings
 from vae_cf_tf.settings.settings import OldVersion, written
@@ -92,8 +91,7 @@ class Workdir:
 
     def claim(self, settings: Settings) -> None:
         """Makes the folder that of a run of these settings."""
-        with written_aside(self.settings_file) as aside:
-            aside.write_text(settings.to_json(), encoding="utf-8")
+        write_json(self.settings_file, settings.to_dict())
 
     def read_source(self) -> dict[str, Any]:
         """What `source.describe` gave when the data was read.
@@ -102,7 +100,7 @@ class Workdir:
           UserError: the file is damaged.
         """
         try:
-            described = json.loads(self.source.read_text(encoding="utf-8"))
+            described = read_json(self.source)
             _ = described["name"], described["content"], [file["name"] for file in described["files"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.source} is damaged ({error}). Delete it to go on with the run's data.") from error
@@ -119,7 +117,7 @@ class Workdir:
                 f"{self.path} is not the workdir of a run: it has no {self.settings_file.name}. Train one first."
             )
         try:
-            return Settings.from_json(self.settings_file.read_text(encoding="utf-8"))
+            return Settings.from_dict(read_json(self.settings_file))
         except OldVersion as error:
             raise UserError(
                 f"The run in {self.path} was trained by vae_cf_tf 0.1, whose files this version does not read. Give "
@@ -168,7 +166,7 @@ class Workdir:
           UserError: the run is not finished, or the file is damaged.
         """
         try:
-            values = json.loads(self.metrics.read_text(encoding="utf-8"))
+            values = read_json(self.metrics)
             for name, kind in _METRICS_FIELDS.items():
                 if not isinstance(values[name], kind):
                     raise TypeError(f"{name} is {values[name]!r}")
@@ -194,7 +192,7 @@ class Workdir:
     def read_baselines(self, settings: EvaluationSettings) -> list[dict[str, Any]] | None:
         """The figures of baselines that were evaluated with these settings; None where they are to be made (again)."""
         try:
-            stored = json.loads(self.baselines.read_text(encoding="utf-8"))
+            stored = read_json(self.baselines)
             for baseline in stored["baselines"]:
                 check_baseline(baseline)
             return stored["baselines"] if stored["settings"] == _of_baselines(settings) else None
@@ -284,11 +282,6 @@ def check_similar_items(chosen: dict[str, Any]) -> None:
         _ = chosen["users"][part] + 0
         for figures in {**chosen[part]}.values():
             _ = [figure["mean"] + figure["stderr"] + 0.0 for figure in {**figures}.values()]
-
-
-def write_json(path: Path, values: Any) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def identity(*parts: str) -> str:

@@ -1,7 +1,6 @@
 """All settings of a run: sections by concern, and the flat names that flags and files have for them."""
 
 import dataclasses
-import json
 import numbers
 import os
 from collections.abc import Mapping
@@ -126,24 +125,25 @@ class Settings:
         """The value of a setting by its flat name."""
         return getattr(getattr(self, section_of(name)), name)
 
-    def to_json(self) -> str:
-        return json.dumps({"version": VERSION} | self.flat(), indent=1) + "\n"
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by flat name, and the version of their meaning, for a file."""
+        return {"version": VERSION} | self.flat()
 
     @classmethod
-    def from_json(cls, text: str) -> "Settings":
-        """The settings that `to_json` wrote.
+    def from_dict(cls, values: Any) -> "Settings":
+        """The settings of what `to_dict` gave.
 
         A setting that an earlier version of the package did not have yet takes the value in ADDED, or its default,
         which is what that version did.
 
         Raises:
           OldVersion: an earlier version of the package wrote it.
-          ValueError: the text is no such thing, or a later version of the package wrote it.
+          ValueError: it is no such thing, or a later version of the package wrote it.
           UserError: values that do not go together.
         """
-        values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("no settings")
+        values = dict(values)
         version = values.pop("version", 1)
         if version == 1:
             raise OldVersion

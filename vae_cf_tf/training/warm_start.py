@@ -1,11 +1,11 @@
 """Checks and records the earlier run that --warm_start names. Needs no TensorFlow."""
 
-import json
 from typing import NamedTuple
 
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json, write_json
 from vae_cf_tf.runs import checkpoints
-from vae_cf_tf.runs.workdir import Workdir, write_json
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import names, written
 
@@ -62,7 +62,7 @@ def recorded(workdir: Workdir) -> Start | None:
     if not workdir.warm_start.exists():
         return None
     try:
-        values = json.loads(workdir.warm_start.read_text(encoding="utf-8"))
+        values = read_json(workdir.warm_start)
         return Start(str(values["weights"]), int(values["epochs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir.warm_start} is damaged ({error}). Give another --workdir.") from error
