@@ -77,8 +77,8 @@ def made_aside(export_dir: Path) -> Iterator[Path]:
             held.enter_context(files.locked(aside, "an export is at work here"))
         try:
             yield aside
-        finally:
-            with _exclusive(export_dir):
+        finally:  # what cannot be removed now, the next export removes
+            with contextlib.suppress(OSError), _exclusive(export_dir):
                 shutil.rmtree(aside, ignore_errors=True)
                 if is_new and set(os.listdir(export_dir)) <= {files.LOCK}:  # nothing was published: leave nothing
                     shutil.rmtree(export_dir, ignore_errors=True)

@@ -37,8 +37,14 @@ def raising(error):
         (
             tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"),
             2,
-            "Error: Cannot write: the disk",
+            "Error: x: the disk is full",
         ),
+        (
+            tf.errors.OutOfRangeError(None, None, "{{node Save}} a/b.data; File too large [Op:SaveV2]"),
+            2,
+            "Error: a/b.data: a file may not grow that large here",
+        ),
+        (tf.errors.UnknownError(None, None, "a/b; Input/output error"), 2, "Error: a/b: the disk does not answer"),
         (KeyboardInterrupt(), 130, "\nInterrupted.\n"),
         (KeyboardInterrupt("The same command goes on."), 130, "\nInterrupted. The same command goes on.\n"),
     ],

@@ -36,8 +36,9 @@ class Together(Part):
     def run(self, case: str) -> dict[str, Any]:
         first, second, _ = case.split("-")
         rng = random.Random(f"{self.seed} {case}")
-        folder = self.world.fresh(first)
         seconds = self.kills.measured(first)[0]
+        self.world.after(second)
+        folder = self.world.fresh(first)
         forks_of = [forks.command(STEPS[first].words, folder)]
         time.sleep(rng.choice((0, rng.random() * seconds)))
         forks_of.append(forks.command(STEPS[second].words, folder))

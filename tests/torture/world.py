@@ -44,6 +44,7 @@ STEPS = {
 
 TIMES = {
     *("finished", "seconds_per_epoch", "users_per_second", "peak_rss_mb", "seconds", "created", "exported", "minutes"),
+    "checksum",  # of all members, times among them
 }
 SKIPPED = re.compile(r"(^|/)(\.lock|tensorboard/.*|\.matplotlib/.*|[^/]*\.log|log\.txt)$")
 UNFINISHED = re.compile(r"(^|/)(\.[^/]*\.tmp|\.unfinished-[^/]*|[^/]*\.tmp|[^/]*~)(/|$)")
@@ -88,9 +89,20 @@ class World:
         shutil.copytree(before, self.stage)
         return self.stage
 
+    def restarted(self, step: str, folder: Path) -> str:
+        """Starts the step's command again; what is wrong with its end or with what it leaves, or ""."""
+        was_whole = step == "prepare" and not self.difference(step, folder)
+        ended = forks.command(STEPS[step].words, folder).wait()
+        # A prepared set is never overwritten, so a restart after its last moment refuses.
+        return ended.fault(allowed=(2,) if was_whole else (0,)) or self.difference(step, folder)
+
     def difference(self, step: str, folder: Path) -> str:
-        """How the folder differs from what the step leaves, or ""."""
+        """How the folder differs from what the step leaves, or "". An export that is started again after its last
+        moment makes one more version, of the same scores."""
         wanted, found = content(self.after(step)), content(folder)
+        if step == "export":
+            same = wanted["models/1"]
+            found = {n: v for n, v in found.items() if not re.fullmatch(r"models/[2-9]", n) or v != same}
         for name in sorted(wanted.keys() | found.keys()):
             if name not in found:
                 return f"{name} is missing"

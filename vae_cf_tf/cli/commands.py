@@ -29,7 +29,12 @@ _WHAT_TO_DO = {
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
     errno.EEXIST: "there is a file of that name; choose another folder",
     errno.EISDIR: "it is a folder; give a file",
+    errno.EFBIG: "a file may not grow that large here; raise the limit (ulimit -f) or choose another disk",
+    errno.EIO: "the disk does not answer (an I/O error); check it, or choose another one",
 }
+_NUMBERS = {os.strerror(number): number for number in _WHAT_TO_DO}
+_TENSORFLOWS = re.compile(rf"(?P<where>[^\s;]*); (?P<text>{'|'.join(map(re.escape, _NUMBERS))})")
+"""How TensorFlow words an error of the operating system, whichever exception it is."""
 _EXTENSION = re.compile("--?extension=")
 Groups = Mapping[str, Sequence[str]]
 """Names of flags by the heading under which --help shows them."""
@@ -202,10 +207,11 @@ def _line(error: Exception) -> str | None:
         return f"{where}: {_WHAT_TO_DO.get(error.errno) or error.strerror or error}."
     if isinstance(error, MemoryError):
         return _too_little_memory(error)
-    if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's word for both
-        if "No space left" in str(error):
-            return f"Cannot write: {_FULL}."
-        return _too_little_memory(error)
+    if type(error).__module__.startswith("tensorflow."):
+        if found := _TENSORFLOWS.search(str(error)):
+            return f"{found['where']}: {_WHAT_TO_DO[_NUMBERS[found['text']]]}."
+        if type(error).__name__ == "ResourceExhaustedError":
+            return _too_little_memory(error)
     return None
 
 
