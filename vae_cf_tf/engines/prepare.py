@@ -67,9 +67,7 @@ def prepare(settings: Settings, out: Path, options: Options, say: Say) -> dict[s
                 found = log.with_names(found, engine.names(found), settings)
             manifest = _Job(engine, found, settings, work, options, say).run()
         publish(work / "out", out)
-        shutil.rmtree(
-            work, ignore_errors=True
-        )  # the data set is whole; the next command of this `out` removes the rest
+        shutil.rmtree(work, ignore_errors=True)  # the data set is whole; the next command removes what is left
     return manifest
 
 
