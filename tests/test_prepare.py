@@ -354,13 +354,18 @@ def test_a_prepared_set_that_is_not_whole_is_refused(tmp_path):
     first, second = sorted((out / "train").iterdir())[:2]
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
-    with pytest.raises(UserError, match="a file was changed"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is damaged"):
         read(str(out))
     first.unlink()
-    with pytest.raises(UserError, match="is not whole"):
+    with pytest.raises(UserError, match=r"there is no file or folder .*part-00000\.parquet"):
         read(str(out))
     first.write_bytes(kept[:100])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is damaged"):
+        read(str(out))
+    first.write_bytes(kept)
+    titles = out / "items.parquet"
+    titles.write_bytes(titles.read_bytes().replace(b"item", b"mete", 1))
+    with pytest.raises(UserError, match=r"items\.parquet is damaged"):
         read(str(out))
     (out / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="is damaged"):

@@ -12,6 +12,7 @@ from vae_cf_tf.data.shards import BUFFER, ShardedSplit, Shards
 from vae_cf_tf.data.split import split
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json
 from vae_cf_tf.models import batches
 from vae_cf_tf.models.build import random_users
 from vae_cf_tf.runs.workdir import Workdir
@@ -124,7 +125,7 @@ def test_training_from_shards(folder, tmp_path):
 def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):
     ShardedSplit.of(Prepared(folder)).save(tmp_path)
     assert Workdir(tmp_path).split().train.shape == Prepared(folder).split().train.shape
-    reference = json.loads((tmp_path / "prepared.json").read_text())
+    reference = read_json(tmp_path / "prepared.json")
     (tmp_path / "prepared.json").write_text(json.dumps(reference | {"fingerprint": "0"}))
     with pytest.raises(UserError, match="is not the data set that the run"):
         Workdir(tmp_path).split()
