@@ -60,7 +60,7 @@ def _kept(path: Path, key: str, make: Callable[[], Rankings]) -> Rankings:
         with arrays.opened(path) as archive:
             if str(archive["key"]) == key:
                 return {name: archive[name] for name in archive if name != "key"}
-    except (FileNotFoundError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):
         pass  # missing or damaged: made again
     lists = make()
     with written_aside(path) as aside, open(aside, "wb") as f:
