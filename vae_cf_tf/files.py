@@ -84,8 +84,11 @@ def write_json(path: str | os.PathLike, values: dict[str, Any], ensure_ascii: bo
 
 
 def json_text(values: dict[str, Any], ensure_ascii: bool = True) -> str:
-    """The text of a JSON file. Its last member is a checksum of the others, so that damage is noticed."""
-    sealed = values | {_CHECKSUM: _checksum(values)}
+    """The text of a JSON file. Its first member is a checksum of the others, so that damage is noticed.
+
+    It is the first so that what takes its name away takes the next name too and not a value alone.
+    """
+    sealed = {_CHECKSUM: _checksum(values)} | values
     return json.dumps(sealed, ensure_ascii=ensure_ascii, indent=1) + "\n"
 
 

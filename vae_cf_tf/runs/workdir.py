@@ -152,7 +152,7 @@ class Workdir:
                 rows = list(csv.DictReader(f))
             columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
             _ = [columns[name] for name in _HISTORY_COLUMNS]
-            if self.metrics.exists() and (values := self.read_metrics())["epochs"] == len(rows):
+            if self.metrics.exists() and (values := self.read_metrics())["epochs"] >= len(rows):
                 self._check(self.history, values)
             return columns
         except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
