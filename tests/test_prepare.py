@@ -284,6 +284,21 @@ def test_what_the_readers_refuse_is_refused_in_one_line(columns, reason, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_run_knew_of_the_log_is_not_taken_damaged(tmp_path, duckdb_engine, monkeypatch):
+    settings, out = settings_for(written(events(), tmp_path / "log")), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.delattr(prepare._Job, "_check_left")  # the engine is ended and the stages so far stay
+        with pytest.raises(AttributeError):
+            prepare.prepare(settings, out, prepare.Options(), silent)
+    facts = tmp_path / ".out.unfinished" / "tables" / "facts.json"
+    whole = facts.read_text()
+    facts.write_text(whole.replace("rating", "ratinh", 1))
+    with pytest.raises(UserError, match=r"facts\.json is damaged"):
+        prepare.prepare(settings, out, prepare.Options(), silent)
+    facts.write_text(whole)
+    assert prepare.prepare(settings, out, prepare.Options(), silent)["users"]
+
+
 KILLED = """
 import os, signal, sys
 from vae_cf_tf.engines import duckdb_engine
