@@ -1,12 +1,11 @@
 """assets.extra/model_card.json: what a SavedModel version is, for whoever finds it on a server."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from export import versions
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import read_json, write_json
+from vae_cf_tf.files import read_json, sha256, write_json
 from vae_cf_tf.registries import SIGNATURES
 from vae_cf_tf.version import VERSION
 
@@ -41,7 +40,7 @@ def write(
         "first_items": item_ids[:3],
         "signatures": signatures,
         "bytes": {name: p.stat().st_size for name, p in files.items()},
-        "sha256": {name: _sha256(p) for name, p in files.items()},
+        "sha256": {name: sha256(p) for name, p in files.items()},
         "user_histories": _HISTORIES,
         **about,
     }
@@ -52,11 +51,6 @@ def _files(version: Path) -> dict[str, Path]:
     """The files of a version by name, without its card."""
     found = {str(p.relative_to(version)): p for p in sorted(version.rglob("*")) if p.is_file()}
     return {name: p for name, p in found.items() if p.name != NAME}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def verify(version: Path) -> int:
@@ -74,9 +68,23 @@ def verify(version: Path) -> int:
             raise UserError(f"{version / name} is missing. {_WHAT_TO_DO}")
         if name not in card["sha256"]:
             raise UserError(f"{version / name} is no file of the export. Remove it, or export again.")
-        if _sha256(files[name]) != card["sha256"][name]:
+        if sha256(files[name]) != card["sha256"][name]:
             raise UserError(f"{version / name} is damaged: its checksum is not the card's. {_WHAT_TO_DO}")
     return len(files) + 1
+
+
+def check(version: Path) -> None:
+    """As `verify`, before a version is asked for figures. One without a card, or of version 0.1, is taken as it is."""
+    if (version / "assets.extra" / NAME).exists() and "sha256" in read(version):
+        verify(version)
+
+
+def is_whole(version: Path) -> bool:
+    """Whether `verify` finds nothing."""
+    try:
+        return verify(version) > 0
+    except UserError:
+        return False
 
 
 def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | None:
@@ -88,7 +96,7 @@ def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | 
             continue
         same = (card.get("model_id"), card["weights"], card.get("top_k")) == (model_id, weights, top_k)
         has_all = set(SIGNATURES.names()) <= set(card["signatures"])  # an earlier package had fewer
-        if same and has_all and card["metrics"]:
+        if same and has_all and card["metrics"] and is_whole(version):
             return version
     return None
 

@@ -39,6 +39,10 @@ def check(version: Path, split: Split, export_dir: Path) -> str:
     newest = next(iter(versions.of(export_dir)), None)
     if newest is None:
         return f"{export_dir} has no version to compare with."
+    try:
+        card.check(newest)
+    except UserError as error:
+        raise UserError(f"{newest} cannot be judged: {error} Or leave --if_better out.") from error
     ours, theirs = (ndcg(path, split.test, split.item_ids) for path in (version, newest))
     difference = significance.paired_difference(ours, theirs)
     told = (

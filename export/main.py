@@ -81,7 +81,8 @@ def _published(workdir: Workdir, export_dir: Path, top_k: int, weights: str) -> 
         newest = versions.of(export_dir)[0]
         facts = card.read(newest)
         same = (facts.get("model_id"), facts["weights"]) == (loading.model_id(workdir, workdir.settings()), weights)
-        return newest if same and facts.get("top_k") == min(top_k, facts["items"]) else None
+        same = same and facts.get("top_k") == min(top_k, facts["items"])
+        return newest if same and card.is_whole(newest) else None
     return None
 
 

@@ -303,6 +303,34 @@ def test_a_file_of_another_schema_is_one_line(module, file, keys, words, copied)
     mistake(typed(module, copied), *words)
 
 
+@pytest.mark.parametrize(("module", "name"), [(REPORT, "history.csv"), ("trainers.compare", "users.parquet")])
+def test_a_changed_figure_is_noticed(module, name, copied):
+    """In files that carry no checksum of their own."""
+    path = Path(copied.run.workdir, name)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b".") + 1 if name == "history.csv" else len(content) // 3
+    content[at] ^= 1
+    path.write_bytes(content)
+    command = [copied.run.workdir] * 2 if module == "trainers.compare" else [f"--workdir={copied.run.workdir}"]
+    mistake(here(module, *command), f"{name} cannot be read", "written anew")
+    go(copied)
+    assert here(module, *command).status == 0
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "assets/item_ids.txt"])
+def test_a_damaged_version_is_exported_again(name, copied):
+    (version,) = exported(copied)
+    content = bytearray((version / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (version / name).write_bytes(content)
+    lines = go(copied)
+    newest, first = exported(copied)
+    assert (first, lines[-1].split()[-1]) == (version, str(newest))
+    assert card.verify(newest)
+    go(copied)
+    assert len(exported(copied)) == 2
+
+
 def test_every_name_that_metrics_json_lacks_is_noticed(copied):
     workdir = Workdir(copied.run.workdir)
     whole = metrics(copied)

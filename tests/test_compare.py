@@ -77,10 +77,8 @@ def test_metrics_of_other_weights_are_refused(runs, tmp_path):
     users = Workdir(b).users
     whole = users.read_bytes()
     try:
-        Workdir(b).write_users({"test": {m: np.ones(3) for m in METRICS}}, {"test": np.arange(3)}, "others")
-        mistake(
-            here("trainers.compare", a, b), "users.parquet cannot be read", "made for other weights", "written anew"
-        )
+        Workdir(b).write_users({"test": {m: np.ones(3) for m in METRICS}}, {"test": np.arange(3)})
+        mistake(here("trainers.compare", a, b), "users.parquet cannot be read", "not of the figures", "written anew")
         users.write_bytes(whole[: len(whole) // 2])
         mistake(here("trainers.compare", a, b), "users.parquet cannot be read")
         users.unlink()

@@ -21,10 +21,11 @@ from conftest import ROOT, built
 from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
 from typed import here, mistake, process
 
+from export import card
 from export.savedmodel import export_model
 from export.scoring import history_files, job, loaded_model, parts, score_file
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import locked
+from vae_cf_tf.files import locked, sha256, write_json
 from vae_cf_tf.settings import Settings
 
 
@@ -247,6 +248,9 @@ def add_version(folder: Path) -> None:
     shutil.copytree(exported(), folder / "2")
     item_ids = folder / "2" / "assets" / "item_ids.txt"
     item_ids.write_text("".join(f"{item}\n" for item in reversed(ITEM_IDS)))
+    about = card.read(folder / "2")
+    about["sha256"]["assets/item_ids.txt"] = sha256(item_ids)
+    write_json(folder / "2" / "assets.extra" / card.NAME, about)
 
 
 KILLED = """
@@ -288,6 +292,31 @@ def test_a_version_that_is_gone_is_told(tmp_path):
     shutil.rmtree(model / "1")
     done = process("export.score", f"--model={model}", f"--input={source}", f"--output={tmp_path / 'out'}")
     mistake(done, f"was begun with {model / '1'}, which is gone")
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "assets/item_ids.txt"])
+def test_a_damaged_model_scores_nothing(name, tmp_path):
+    model, source = versions_folder(tmp_path / "models"), write(tmp_path / "users.jsonl", rows(5))
+    content = bytearray((model / "1" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (model / "1" / name).write_bytes(content)
+    flags = [f"--model={model}", f"--input={source}", f"--output={tmp_path / 'out'}"]
+    mistake(process("export.score", *flags), f"{model / '1' / name} is damaged")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_part_of_a_finished_job_is_told(tmp_path):
+    model, source, out = versions_folder(tmp_path / "models"), tmp_path / "users.parquet", tmp_path / "out"
+    score_file.score_file(model, write(source, rows(50)), out, part_rows=20)
+    subprocess.run(["sha256sum", "--check", "--strict", "_SUCCESS"], cwd=out, check=True, stdout=subprocess.DEVNULL)
+    damaged = out / "part-000001.parquet"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(UserError, match=rf"{damaged} is damaged"):
+        score_file.score_file(model, source, out, part_rows=20)
+    damaged.unlink()
+    score_file.score_file(model, source, out, part_rows=20)
+    assert damaged.read_bytes() == whole
 
 
 def test_a_finished_job_makes_a_lost_part_again_and_nothing_else(tmp_path, capsys):

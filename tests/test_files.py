@@ -125,6 +125,16 @@ def test_json_with_a_changed_byte_is_refused(tmp_path):
                 continue
             # A name of another spelling, which no reader asks for, is all that can be left of the checksum.
             assert {name: found.get(name) for name in values} == values, path.read_bytes()
+    # Nor is it the checksum's name that goes together with a value alone.
+    text = content.decode()
+    for at in range(text.index("checksum"), text.index('"a"')):
+        for length in range(1, 90):
+            path.write_text(text[:at] + text[at + length :])
+            try:
+                found = files.read_json(path)
+            except ValueError:
+                continue
+            assert "a" not in found or {name: found.get(name) for name in values} == values, path.read_text()
     path.write_text('{"by": "hand"}')
     assert files.read_json(path) == {"by": "hand"}
 

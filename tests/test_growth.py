@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 from conftest import ROOT, compiled, small
-from test_sweep import finish
+from test_sweep import finish, metrics_json
 from typed import here, mistake
 
 from trainers.sweep import growth, plans, results, scheduling, tuning
@@ -18,6 +18,7 @@ from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation import latent
 from vae_cf_tf.evaluation.density import density_of
+from vae_cf_tf.files import read_json
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import SplitSettings
 
@@ -176,8 +177,7 @@ def fake_values(run, rng):
 def finish_growth(run, rng):
     finish(run, fake_values(run, rng))
     of_mixture = {"components": 6, "components_in_use": 2.5} if run.settings["prior"] == "vamp" else {}
-    figures = {"best_epoch": 2, "epochs": 3, "latent": {"active": [3], "dimensions": 8} | of_mixture}
-    (run.folder / "metrics.json").write_text(json.dumps(figures))
+    Workdir(run.folder).write_metrics(metrics_json(latent={"active": [3], "dimensions": 8} | of_mixture))
 
 
 def test_tuning_chooses_on_validation_for_each_criterion(tmp_path, rng):
@@ -241,7 +241,7 @@ def test_growth_of_several_sweeps_is_one_table_and_one_plot(swept, tmp_path):
     folder, _ = swept
     more = tmp_path / "more"
     more.mkdir()
-    larger = json.loads((folder / "results.json").read_text()) | {"training_users": 200}
+    larger = read_json(folder / "results.json") | {"training_users": 200}
     (more / "results.json").write_text(json.dumps(larger))
     result = here("trainers.sweep.growth", str(more), str(folder), f"--output={tmp_path / 'g.png'}")
     assert (result.status, result.stderr) == (0, "")
@@ -256,6 +256,9 @@ def test_growth_of_several_sweeps_is_one_table_and_one_plot(swept, tmp_path):
     (more / "results.json").write_text(json.dumps(larger))
     assert here("trainers.sweep.growth", str(more), str(folder), f"--output={tmp_path / 'g.png'}").status == 0
     assert [users for users, _ in growth._gains(growth.read([more, folder]), "elbo")["Vamp"]] == [100]
+    content = (folder / "results.json").read_text()
+    (more / "results.json").write_text(content.replace('"training_users": 1', '"training_users": 3'))
+    mistake(here("trainers.sweep.growth", str(more)), "more has no finished sweep", "its checksum is another one")
     mistake(here("trainers.sweep.growth", str(tmp_path)), "no finished sweep of --plan=growth")
     mistake(here("trainers.sweep.growth"), "No sweep is given")
     mistake(here("trainers.sweep.growth", str(folder), "--output=x.txt"), "x.txt")

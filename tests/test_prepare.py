@@ -284,6 +284,21 @@ def test_what_the_readers_refuse_is_refused_in_one_line(columns, reason, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_run_knew_of_the_log_is_not_taken_damaged(tmp_path, duckdb_engine, monkeypatch):
+    settings, out = settings_for(written(events(), tmp_path / "log")), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.delattr(prepare._Job, "_check_left")  # the engine is ended and the stages so far stay
+        with pytest.raises(AttributeError):
+            prepare.prepare(settings, out, prepare.Options(), silent)
+    facts = tmp_path / ".out.unfinished" / "tables" / "facts.json"
+    whole = facts.read_text()
+    facts.write_text(whole.replace("rating", "ratinh", 1))
+    with pytest.raises(UserError, match=r"facts\.json is damaged"):
+        prepare.prepare(settings, out, prepare.Options(), silent)
+    facts.write_text(whole)
+    assert prepare.prepare(settings, out, prepare.Options(), silent)["users"]
+
+
 KILLED = """
 import os, signal, sys
 from vae_cf_tf.engines import duckdb_engine
@@ -373,13 +388,18 @@ def test_a_prepared_set_that_is_not_whole_is_refused(tmp_path):
     first, second = sorted((out / "train").iterdir())[:2]
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
-    with pytest.raises(UserError, match="a file was changed"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is damaged"):
         read(str(out))
     first.unlink()
-    with pytest.raises(UserError, match="is not whole"):
+    with pytest.raises(UserError, match=r"there is no file or folder .*part-00000\.parquet"):
         read(str(out))
     first.write_bytes(kept[:100])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is damaged"):
+        read(str(out))
+    first.write_bytes(kept)
+    titles = out / "items.parquet"
+    titles.write_bytes(titles.read_bytes().replace(b"item", b"mete", 1))
+    with pytest.raises(UserError, match=r"items\.parquet is damaged"):
         read(str(out))
     (out / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="is damaged"):

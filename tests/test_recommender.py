@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,14 @@ def test_more_than_the_exported_length_and_more_than_is_left(trained, exported, 
     assert everything["item_id"].tolist() == [item for item in ordered(scores(["12"])) if item != "12"]
     with pytest.raises(UserError, match=r"recommends at most 40 items\. Received: k=41"):
         vae_cf_tf.Recommender.load(exported).recommend(["12"], k=41)
+
+
+def test_a_damaged_version_answers_nothing(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "1")
+    ids = tmp_path / "1" / "assets" / "item_ids.txt"
+    ids.write_bytes(ids.read_bytes().replace(b"12\n", b"32\n", 1))
+    with pytest.raises(UserError, match=r"item_ids\.txt is damaged"):
+        vae_cf_tf.Recommender.load(tmp_path / "1").recommend(["12"])
 
 
 def test_run_and_version_answer_alike(trained, exported, tmp_path):

@@ -79,6 +79,11 @@ def test_a_worse_model_is_held_back_and_a_better_one_published(runs, tmp_path):
     path.write_text(json.dumps(read_json(path)).replace('"hashed"', '"permuted"'))
     assert "may have learned from these users" in export(runs["bad"], models, *judged).stdout
     (models / "3" / "saved_model.pb").write_bytes(b"damaged")
+    told = (f"{models / '3'} cannot be judged", "saved_model.pb is damaged", "leave --if_better out")
+    mistake(export(runs["bad"], models, *judged), *told)
+    # The same model is not "this model already" when a byte of it is another one.
+    mistake(export(runs["good"], models, *judged, "--weights=bfloat16"), *told)
+    path.unlink()  # without a card there are no checksums
     mistake(export(runs["bad"], models, *judged), f"{models / '3'} cannot be judged", "leave --if_better out")
     assert numbers(models) == ["2", "3"]
 

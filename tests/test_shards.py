@@ -1,17 +1,20 @@
 """Training from the shards of a prepared data set: order, equality with memory, and what is left out."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from typed import here, mistake
 
+from vae_cf_tf.data import prepared
 from vae_cf_tf.data.prepared import Prepared, finish, write_split
 from vae_cf_tf.data.shards import BUFFER, ShardedSplit, Shards
 from vae_cf_tf.data.split import split
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json, sha256
 from vae_cf_tf.models import batches
 from vae_cf_tf.models.build import random_users
 from vae_cf_tf.runs.workdir import Workdir
@@ -70,6 +73,41 @@ def test_no_more_than_a_buffer_of_shards_is_in_memory(folder, monkeypatch):
     assert sum(read) == -(-260 // SHARD_USERS)
 
 
+def test_a_shard_is_compared_with_its_checksum_once_and_damage_is_named(folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(folder, tmp_path / "p")
+    shards = Shards(Prepared(copy))
+    victim = copy / "train" / "part-00003.parquet"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 4
+    victim.write_bytes(content)
+    with pytest.raises(UserError, match=r"part-00003\.parquet is damaged"):
+        list(shards.batches(50, 1, 0))
+    with pytest.raises(UserError, match=r"part-00003\.parquet is damaged"):
+        _ = shards[np.arange(3 * SHARD_USERS, 3 * SHARD_USERS + 2)]
+    hashed = []
+    monkeypatch.setattr(prepared, "sha256", lambda path: hashed.append(path) or sha256(path))
+    whole = Shards(Prepared(folder))
+    for number in (0, 1):
+        list(whole.batches(50, 1, number))
+    assert len(hashed) == len(set(hashed)) == -(-260 // SHARD_USERS)
+    (copy / "test" / "part-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"test/part-00000\.parquet is damaged"):
+        ShardedSplit.of(Prepared(copy))
+
+
+def test_the_manifest_and_the_reference_to_it_notice_a_changed_byte(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "p")
+    manifest = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(manifest.replace('"shard_users": 17', '"shard_users": 13'))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged .*checksum"):
+        Prepared(copy)
+    ShardedSplit.of(Prepared(folder)).save(tmp_path)
+    reference = (tmp_path / "prepared.json").read_text()
+    (tmp_path / "prepared.json").write_text(reference.replace('fingerprint": "', 'fingerprint": "0'))
+    with pytest.raises(UserError, match=r"prepared\.json is damaged .*checksum"):
+        Workdir(tmp_path).split()
+
+
 def test_what_training_asks_of_users_equals_that_of_the_matrix(folder):
     sharded, memory = ShardedSplit.of(Prepared(folder)), Prepared(folder).split()
     assert sharded.fingerprint() == memory.fingerprint()
@@ -124,7 +162,7 @@ def test_training_from_shards(folder, tmp_path):
 def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):
     ShardedSplit.of(Prepared(folder)).save(tmp_path)
     assert Workdir(tmp_path).split().train.shape == Prepared(folder).split().train.shape
-    reference = json.loads((tmp_path / "prepared.json").read_text())
+    reference = read_json(tmp_path / "prepared.json")
     (tmp_path / "prepared.json").write_text(json.dumps(reference | {"fingerprint": "0"}))
     with pytest.raises(UserError, match="is not the data set that the run"):
         Workdir(tmp_path).split()

@@ -19,7 +19,9 @@ from typed import here, mistake, process
 from trainers.sweep import output, plans, results, scheduling
 from trainers.sweep.runs import FINISHED, SHARED, SweepRun, all_runs, of_results
 from vae_cf_tf import files
+from vae_cf_tf.data.split import PARTS
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.evaluation.metrics import METRICS
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings, flagfiles
 from vae_cf_tf.settings.settings import field_of, names
@@ -117,6 +119,15 @@ def test_each_configuration_is_run_with_the_first_seed_before_any_with_the_next(
     assert len({run.folder for run in runs}) == 6
 
 
+def metrics_json(**more) -> dict:
+    """What metrics.json of a run holds, but for the checksums."""
+    values = {part: {name: {"mean": 0.1, "stderr": 0.0} for name in METRICS} for part in PARTS}
+    values |= {"best_epoch": 2, "epochs": 3, "finished": "2026-01-01T00:00:00+00:00", "baselines": []}
+    values |= dict.fromkeys(("seconds_per_epoch", "users_per_second", "peak_rss_mb"), 1.0)
+    values |= {name: {} for name in ("config", "versions", "split")}
+    return values | dict.fromkeys(("note", "data_fingerprint", "model_id"), "x") | more
+
+
 def finish(run: SweepRun, values: dict[str, np.ndarray]) -> None:
     """Writes what a finished run leaves."""
     run.folder.mkdir(parents=True)
@@ -124,8 +135,8 @@ def finish(run: SweepRun, values: dict[str, np.ndarray]) -> None:
     for name, of_users in values.items():
         part, metric = name.split("/")
         per_user.setdefault(part, {})[metric] = of_users
-    Workdir(run.folder).write_users(per_user, dict.fromkeys(per_user, np.arange(50)), "weights")
-    (run.folder / "metrics.json").write_text('{"best_epoch": 2, "epochs": 3}')
+    Workdir(run.folder).write_users(per_user, dict.fromkeys(per_user, np.arange(50)))
+    Workdir(run.folder).write_metrics(metrics_json())
     done = {"settings": of_results(run.settings), "seconds": 1.0}
     (run.folder / FINISHED).write_text(json.dumps(done))
 
@@ -180,6 +191,17 @@ def test_a_search_never_looks_at_test_users(tmp_path, rng):
     assert tables[2].startswith("| 2 | 2 | ")  # the best first, of two seeds
     assert found["configurations"][0]["reference"] == "layers=2"
     assert "The reference of a configuration is the best on validation, layers=2." in text
+
+
+@pytest.mark.parametrize("name", ["users.parquet", "metrics.json"])
+def test_a_damaged_file_of_a_run_is_one_line(name, tmp_path, rng):
+    runs, _ = made(tmp_path, rng)
+    path = runs[1].folder / name
+    content = path.read_bytes()
+    at = content.index(b"0.1" if name == "metrics.json" else b"\x3f") + 1  # a figure
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(UserError, match=rf"{path.parent.name}/{name} (is damaged|cannot be read)"):
+        results.collect(runs, ("test", "validation"), {"layers": 1}, tmp_path / "none.json")
 
 
 def test_what_is_not_finished_is_left_out(tmp_path, rng):

@@ -61,7 +61,7 @@ def compare(runs: Sequence[Path], part: str = "test", seed: int = 0) -> Json:
                 f"{runs[0]} and {run} were judged on other data or another split, so their users are not the same. "
                 "Compare runs with equal data and split settings."
             )
-        values.append(Workdir(run).read_users(figures[-1]["model_id"])[part])
+        values.append(Workdir(run).read_users()[part])
     return {
         "part": part,
         "users": len(values[0][MAIN]),

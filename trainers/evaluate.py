@@ -100,7 +100,7 @@ def evaluate(
         "config": settings.flat(),
     }
     in_users_file = {part: per_user[part] | elbo.get(part, {}) for part in PARTS}
-    workdir.write_users(in_users_file, {part: getattr(split, part).users_with_targets() for part in PARTS}, model_id)
+    workdir.write_users(in_users_file, {part: getattr(split, part).users_with_targets() for part in PARTS})
     workdir.write_metrics(values)
     return Evaluation(model, per_user, values, rank)
 

@@ -1,5 +1,5 @@
 """Paths with `~`; stderr in a file; writing so that nobody ever sees half a file and one process writes at a time; JSON
-files that carry a checksum."""
+files that carry a checksum; checksums of files."""
 
 import contextlib
 import fcntl
@@ -70,17 +70,24 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike, values: dict[str, Any], ensure_ascii: bool = True) -> None:
-    """Writes a JSON object aside, then renames it. Its last member is a checksum of the others, so that damage is
-    noticed.
+    """Writes a JSON object aside, then renames it.
 
     Args:
       path: of the file.
       values: what `json.dumps` takes.
       ensure_ascii: whether other characters are written as escapes.
     """
-    sealed = values | {_CHECKSUM: _checksum(values)}
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(sealed, ensure_ascii=ensure_ascii, indent=1) + "\n", encoding="utf-8")
+        aside.write_text(json_text(values, ensure_ascii), encoding="utf-8")
+
+
+def json_text(values: dict[str, Any], ensure_ascii: bool = True) -> str:
+    """The text of a JSON file. Its first member is a checksum of the others, so that damage is noticed.
+
+    It is the first so that what takes its name away takes the next name too and not a value alone.
+    """
+    sealed = {_CHECKSUM: _checksum(values)} | values
+    return json.dumps(sealed, ensure_ascii=ensure_ascii, indent=1) + "\n"
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -100,6 +107,12 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 _CHECKSUM = "checksum"
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hexadecimal digits of a file's content, as sha256sum has them."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _checksum(values: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The output folder of a scoring job: _job.json says what the parts belong to, _SUCCESS that all of them are there.
 
+_SUCCESS of a job of this machine has a checksum of each part, in the form that `sha256sum -c` takes.
 Spark, pandas and PyArrow skip files whose names begin with "_" or ".".
 """
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from export import card, catalogue, versions
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import read_json, write_json
+from vae_cf_tf.files import read_json, sha256, write_json, written_aside
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
 _SAME = ("model_checksum", "input_name", "input_bytes", "input_modified_ns", "kind", "part_rows", "k", "events")
@@ -56,12 +57,14 @@ def _is_saved_model(folder: Path) -> bool:
 
 
 def facts_of(version: Path) -> Job:
-    """The model's folder and version, and a checksum of its bytes. Raises UserError where it is none of export.main."""
+    """The model's folder and version, and a checksum of its bytes. Raises UserError where it is none of export.main, or
+    damaged."""
     checksum = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.index", "assets/item_ids.txt"):
         if not (version / name).is_file():
             raise UserError(f"{version} has no {name}. Give a SavedModel that export.main wrote.")
         checksum.update((version / name).read_bytes())  # the index holds a checksum of each variable
+    card.check(version)
     return {
         "model": str(version.parent.absolute()),
         "version": version.name,
@@ -102,8 +105,32 @@ def check_same(folder: Path, begun: Job, now: Job) -> None:
 
 def missing_parts(folder: Path, begun: Job) -> list[Path]:
     """The parts of the job that are not there."""
-    paths = [part(folder, number, begun["kind"]) for number in range(begun["parts"])]
-    return [path for path in paths if not path.exists()]
+    return [path for path in _parts(folder, begun) if not path.exists()]
+
+
+def complete(folder: Path, described: Job) -> None:
+    """Writes _SUCCESS, when all parts are there."""
+    with written_aside(folder / SUCCESS) as aside:
+        aside.write_text("".join(map(_sealed, _parts(folder, described))))
+
+
+def check_parts(folder: Path, begun: Job) -> None:
+    """Raises UserError where a part of a complete job is not as it was written."""
+    written = (folder / SUCCESS).read_text(errors="replace")
+    for path in _parts(folder, begun):
+        if _sealed(path) not in written:
+            raise UserError(
+                f"{path} is damaged: its checksum is not that in {SUCCESS}. Remove it, and the same command makes it "
+                "again."
+            )
+
+
+def _sealed(path: Path) -> str:
+    return f"{sha256(path)}  {path.name}\n"
+
+
+def _parts(folder: Path, begun: Job) -> list[Path]:
+    return [part(folder, number, begun["kind"]) for number in range(begun["parts"])]
 
 
 def part(folder: Path, number: int, kind: str) -> Path:

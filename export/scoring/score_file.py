@@ -11,7 +11,7 @@ from export.client.messages import is_utf8
 from export.scoring import event_log, history_files, job, parts, recommendation_files, workers
 from vae_cf_tf.data.formats import ReaderOptions
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import locked, written_aside
+from vae_cf_tf.files import locked
 
 _COLUMNS = ReaderOptions()
 
@@ -65,6 +65,7 @@ def score_file(
             job.check_same(folder, begun, described)
             missing, finished = job.missing_parts(folder, begun), (folder / job.SUCCESS).exists()
             if finished and not missing:
+                job.check_parts(folder, begun)
                 print(f"{job.summary(folder, begun)}{_newer(model, version)}")
                 return
             print(_resumes(folder, begun, missing, finished))
@@ -91,8 +92,7 @@ def score_file(
             raise
         if source.stat().st_mtime_ns != described["input_modified_ns"]:
             raise UserError(f"{source} has changed while it was read. Start anew with another --output.")
-        with written_aside(folder / job.SUCCESS) as aside:
-            aside.write_text(f"{described['parts']} parts\n")
+        job.complete(folder, described)
         print(job.summary(folder, described))
 
 

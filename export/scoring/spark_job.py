@@ -30,6 +30,7 @@ from vae_cf_tf.data.formats import ReaderOptions
 from vae_cf_tf.data.formats.columns import columns_of
 from vae_cf_tf.engines import spark_session
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import json_text
 
 _ROOT = Path(__file__).parents[2]
 _LINES = re.compile(r"\.jsonl?(\.gz)?/?$")
@@ -347,5 +348,5 @@ class _Target:
 
     def describe(self, described: job.Job) -> None:
         stream = self._system.create(self._path_of(job.JOB))
-        stream.write(bytearray(json.dumps(described, indent=1).encode() + b"\n"))
+        stream.write(bytearray(json_text(described).encode()))
         stream.close()

@@ -44,7 +44,7 @@ STEPS = {
 
 TIMES = {
     *("finished", "seconds_per_epoch", "users_per_second", "peak_rss_mb", "seconds", "created", "exported", "minutes"),
-    "checksum",  # of all members, times among them
+    *("checksum", "checksums"),  # of all members or a file, times among them
 }
 SKIPPED = re.compile(r"(^|/)(\.lock|tensorboard/.*|\.matplotlib/.*|[^/]*\.log|log\.txt)$")
 UNFINISHED = re.compile(r"(^|/)(\.[^/]*\.tmp|\.unfinished-[^/]*|[^/]*\.tmp|[^/]*~)(/|$)")

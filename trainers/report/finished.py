@@ -28,7 +28,8 @@ def finished_run(workdir: Workdir) -> Finished:
     best = checkpoints.read_meta(workdir.best)["epoch"]
     if len(history["epoch"]) != metrics["epochs"] or best != metrics["best_epoch"]:
         raise UserError(
-            f"The run in {workdir.path} is being continued: its figures are of {metrics['epochs']} epochs (best: "
-            f"{metrics['best_epoch']}), its weights of {len(history['epoch'])} (best: {best}). Let it finish first."
+            f"The run in {workdir.path} is being continued: metrics.json is of {metrics['epochs']} epochs (best: "
+            f"{metrics['best_epoch']}), history.csv of {len(history['epoch'])} (best in best.npz: {best}). Let it "
+            "finish first, or start trainers.main again with the same settings."
         )
     return Finished(settings, metrics, history)

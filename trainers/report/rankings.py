@@ -4,12 +4,12 @@ The lists are kept in the workdir, because a closed-form baseline can take minut
 """
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from vae_cf_tf import arrays
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.evaluation import ranking
 from vae_cf_tf.files import written_aside
@@ -57,12 +57,12 @@ def _ranked(rank: ranking.Ranker, split: Split, batch_size: int) -> Rankings:
 def _kept(path: Path, key: str, make: Callable[[], Rankings]) -> Rankings:
     """The arrays in `path` if they are of `key`, else those of `make`, which are then kept there."""
     try:
-        with np.load(path) as archive:
+        with arrays.opened(path) as archive:
             if str(archive["key"]) == key:
-                return {name: archive[name] for name in archive.files if name != "key"}
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, KeyError):
+                return {name: archive[name] for name in archive if name != "key"}
+    except (OSError, ValueError, KeyError):
         pass  # missing or damaged: made again
-    arrays = make()
+    lists = make()
     with written_aside(path) as aside, open(aside, "wb") as f:
-        np.savez(f, allow_pickle=False, key=np.array(key), **arrays)
-    return arrays
+        np.savez(f, allow_pickle=False, key=np.array(key), **lists)
+    return lists

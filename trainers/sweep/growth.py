@@ -6,7 +6,6 @@ between models tuned for NDCG@100, and of the ELBO between models tuned for the 
 same as a table, with the latent space.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from trainers.sweep.tuning import latent_cells
 from vae_cf_tf.cli import commands
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import home_expanded, written_aside
+from vae_cf_tf.files import home_expanded, read_json, written_aside
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import written
 
@@ -45,7 +44,7 @@ def read(sweep_dirs: Sequence[Path]) -> list[Json]:
     found = []
     for folder in sweep_dirs:
         try:
-            found.append(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+            found.append(read_json(folder / "results.json"))
             _ = found[-1]["chosen_by"], found[-1]["data"], found[-1]["training_users"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(

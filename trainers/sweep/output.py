@@ -1,6 +1,5 @@
 """A sweep's results for people: results.md, results.png, and results.json for everything else."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from matplotlib.axes import Axes
 
 from trainers import plotting
 from trainers.sweep.plans import described
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import write_json, written_aside
 from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings.settings import written
 
@@ -22,10 +21,10 @@ def write(collected: Json, sweep_dir: Path, failed: Mapping[str, str]) -> None:
     if not collected["configurations"]:
         return
     contents = {
-        "results.json": (json.dumps(collected | {"failed": dict(failed)}, indent=1) + "\n").encode(),
         "results.png": plot(collected),
         "results.md": markdown(collected, failed).encode(),
     }
+    write_json(sweep_dir / "results.json", collected | {"failed": dict(failed)})
     for name, content in contents.items():
         with written_aside(sweep_dir / name) as aside:
             aside.write_bytes(content)

@@ -130,7 +130,7 @@ def _per_user(run: SweepRun, parts: Sequence[str], metrics: Sequence[str]) -> Pe
 
 
 def _run(run: SweepRun, values: PerUser) -> dict[str, Any]:
-    figures = read_json(run.folder / "metrics.json")
+    figures = Workdir(run.folder).read_metrics()
     means = {part: {m: float(v.mean()) for m, v in of_part.items()} for part, of_part in values.items()}
     return {
         "seed": run.settings.training.seed,

@@ -1,6 +1,5 @@
 """Sweeps that tune: the best settings of each configuration on validation users, and the comparison of these alone."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from trainers.sweep import output
 from trainers.sweep.plans import ELBO, Configuration
 from trainers.sweep.results import METRICS, collect
 from trainers.sweep.runs import SweepRun
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import write_json, written_aside
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings.settings import written
 
@@ -76,10 +75,10 @@ def write(
         "chosen_by": collected,
     }
     contents = {
-        "results.json": (json.dumps(described, indent=1) + "\n").encode(),
         "results.png": output.plot(next(iter(collected.values()))),
         "results.md": "\n".join(texts).encode(),
     }
+    write_json(sweep_dir / "results.json", described)
     for name, content in contents.items():
         with written_aside(sweep_dir / name) as aside:
             aside.write_bytes(content)

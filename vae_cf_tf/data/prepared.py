@@ -1,6 +1,6 @@
 """The files of a prepared data set: what `trainers.prepare` writes and training reads.
 
-OUT/manifest.json   protocol, counts, fingerprint; written last
+OUT/manifest.json   protocol, counts, fingerprint, and sizes and checksums of all other files; written last
 OUT/items.parquet   id (text), count (training users that have it), title (text or null), in the order of item numbers
 OUT/train/          part-00000.parquet, …: user (raw id), items (list of item numbers), weights (list, if there are any)
 OUT/validation/     likewise: user, fold_in, target (lists of item numbers)
@@ -9,7 +9,6 @@ OUT/test/           likewise
 The lists are ascending, the users are in the order of the split. A shard has `shard_users` users, the last one fewer.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +22,11 @@ from scipy import sparse
 from vae_cf_tf.data.split import HeldOut, Split, csr, new_fingerprint
 from vae_cf_tf.data.text import user_errors
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import read_json, sha256, write_json
 
 MANIFEST, ITEMS, TRAIN = "manifest.json", "items.parquet", "train"
-SCHEMA_VERSION = 2
-"""Of the files. Version 1 was a split in CSV files with a manifest."""
+SCHEMA_VERSION = 3
+"""Of the files. Version 1 was a split in CSV files with a manifest; version 2 had no checksums."""
 SHARD_USERS = 20_000
 FOLDERS = (TRAIN, "validation", "test")
 MATRICES = ((TRAIN, "items"), *((part, half) for part in FOLDERS[1:] for half in ("fold_in", "target")))
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 
 class Prepared:
-    """A prepared data set on the disk.
+    """A prepared data set on the disk. A file is compared with its checksum when it is first read.
 
     Args:
       folder: where manifest.json lies.
@@ -54,10 +54,12 @@ class Prepared:
     def __init__(self, folder: str | Path):
         self.path = Path(folder)
         self.manifest = _manifest(self.path / MANIFEST)
+        self._whole: set[Path] = set()  # files that have been compared with their checksums
 
     @cached_property
     def items(self) -> pa.Table:
         """items.parquet. Raises UserError where it is damaged."""
+        self._check(self.path / ITEMS)
         with user_errors(self.path / ITEMS):
             table = pq.read_table(self.path / ITEMS)
         if len(table) != self.manifest["items"] or not {"id", "count", "title"} <= set(table.column_names):
@@ -79,19 +81,19 @@ class Prepared:
         return bool(self.manifest["weights"])
 
     def shards(self, part: str) -> list[Shard]:
-        """The files of train, validation or test, in order. Raises UserError where one is missing or damaged."""
-        found = _shards_in(self.path / part)
-        users, size = sum(shard.users for shard in found), self.manifest["shard_users"]
-        if users != self.manifest["parts"][part]["users"] or any(shard.users != size for shard in found[:-1]):
-            raise UserError(
-                f"{self.path / part} is not whole: it holds {users:,} users in {len(found):,} files, and {MANIFEST} "
-                f"says {self.manifest['parts'][part]['users']:,}; prepare the data again"
-            )
-        return found
+        """The files of train, validation or test, in order. Raises UserError where one is missing or not of the
+        manifest's size."""
+        users, size = self.manifest["parts"][part]["users"], self.manifest["shard_users"]
+        names = sorted(name for name in self.manifest["files"] if name.startswith(f"{part}/"))
+        for name in names:
+            self._check_size(self.path / name)
+        return [Shard(self.path / name, min(size, users - number * size)) for number, name in enumerate(names)]
 
     def matrix(self, shards: Sequence[Shard], column: str = "items") -> sparse.csr_matrix:
         """The users of these shards as rows, [users, items]: float32, the values 1 or the weights of column items."""
         names = [column, "weights"] if column == "items" and self.has_weights else [column]
+        for shard in shards:
+            self._check(shard.path)
         lists = [_lists(shard.path, names) for shard in shards]
         sizes = [np.diff(found[column].offsets.to_numpy()) for found in lists]
         indices = [found[column].flatten().to_numpy() for found in lists]
@@ -107,19 +109,34 @@ class Prepared:
         return HeldOut(self.matrix(shards, "fold_in"), self.matrix(shards, "target"))
 
     def split(self) -> Split:
-        """The whole data set in memory. Raises UserError where it is not what the manifest describes."""
+        """The whole data set in memory."""
         train = self.matrix(self.shards(TRAIN))
         weights = None if (train.data == 1).all() else train.data.copy()
         train.data[:] = 1
         about = {**self.manifest["about"], "prepared": self.manifest["fingerprint"]}
         validation, test = (self.held_out(part) for part in FOLDERS[1:])
-        split = Split(train, validation, test, self.item_ids, self.titles, about, weights)
-        if split.fingerprint() != self.manifest["fingerprint"]:
-            raise UserError(
-                f"{self.path} has the fingerprint {split.fingerprint()}, and {MANIFEST} says "
-                f"{self.manifest['fingerprint']}: a file was changed; prepare the data again"
-            )
-        return split
+        return Split(train, validation, test, self.item_ids, self.titles, about, weights)
+
+    def _check(self, path: Path) -> None:
+        """Raises UserError unless the file is as it was written. It is read for that once."""
+        if path in self._whole:
+            return
+        self._check_size(path)
+        with user_errors(path):
+            digest = sha256(path)
+        if digest != self._described(path)["sha256"]:
+            raise _damaged(path)
+        self._whole.add(path)
+
+    def _check_size(self, path: Path) -> None:
+        with user_errors(path):
+            size = path.stat().st_size
+        if size != self._described(path)["bytes"]:
+            raise _damaged(path)
+
+    def _described(self, path: Path) -> dict[str, Any]:
+        """What the manifest says of a file."""
+        return self.manifest["files"][path.relative_to(self.path).as_posix()]
 
 
 def is_prepared(folder: Path) -> bool:
@@ -129,10 +146,11 @@ def is_prepared(folder: Path) -> bool:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         version = values["schema_version"]
         if version == SCHEMA_VERSION:
             _ = values["fingerprint"] + "", values["items"] + values["shard_users"], {**values["about"]}
+            _ = values["files"][ITEMS], [file["sha256"] + "" for file in values["files"].values()]
             _ = {**values["protocol"]}, values["weights"], [values["parts"][part]["users"] for part in FOLDERS]
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}; make the data set with trainers.prepare") from error
@@ -141,6 +159,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(f"{path} is of version {version} and this is {SCHEMA_VERSION}; prepare the data again")
     return values
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: it is not the file that {MANIFEST} describes; prepare the data again")
 
 
 def _shards_in(folder: Path) -> list[Shard]:
@@ -250,8 +272,12 @@ def finish(
         "weights": weights,
         "shard_users": shard_users,
         "made_by": made_by,
+        "files": {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in (folder / ITEMS, *(shard.path for part in FOLDERS for shard in parts[part]))
+        },
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -1,6 +1,5 @@
 """A prepared data set of which the training users stay on the disk."""
 
-import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,7 +12,7 @@ from scipy import sparse
 from vae_cf_tf.data.prepared import TRAIN, Prepared
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import written_aside
+from vae_cf_tf.files import read_json, write_json
 
 REFERENCE_FILE = "prepared.json"
 """In a workdir, in place of split.npz: which prepared data set the run learns from."""
@@ -119,15 +118,14 @@ class ShardedSplit(Split):
         """Writes where the prepared data set lies; it is not copied."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         reference = {"folder": str(self.shards.prepared.path.resolve()), "fingerprint": self.fingerprint()}
-        with written_aside(Path(folder) / REFERENCE_FILE) as aside:
-            aside.write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
+        write_json(Path(folder) / REFERENCE_FILE, reference)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "ShardedSplit":
         """Opens what `save` named. Raises UserError where it is no longer there, or is another data set."""
         path = Path(folder) / REFERENCE_FILE
         try:
-            reference = json.loads(path.read_text(encoding="utf-8"))
+            reference = read_json(path)
             place, fingerprint = Path(reference["folder"]), reference["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error!r}); give another --workdir") from error

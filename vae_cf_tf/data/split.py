@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from vae_cf_tf import arrays
 from vae_cf_tf.data import assignment
 from vae_cf_tf.data.interactions import Interactions
 from vae_cf_tf.data.text import user_errors
@@ -86,31 +87,31 @@ class Split:
         """Writes the split as one file, split.npz, into `folder` (made where it is missing)."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         texts = {"item_ids": self.item_ids, "titles": self.titles, "about": self.about}
-        arrays = {name: _json_bytes(value) for name, value in texts.items()}
+        values = {name: _json_bytes(value) for name, value in texts.items()}
         for name, matrix in self._matrices():
-            arrays[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
-            arrays[f"{name}_indices"] = matrix.indices
+            values[f"{name}_indptr"] = matrix.indptr.astype(np.int64)
+            values[f"{name}_indices"] = matrix.indices
         if self.weights is not None:
-            arrays["train_weights"] = self.weights
+            values["train_weights"] = self.weights
         with written_aside(Path(folder) / SPLIT_FILE) as aside, open(aside, "wb") as f:
-            np.savez(f, allow_pickle=False, **arrays)
+            np.savez(f, allow_pickle=False, **values)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Split":
         """Reads what `save` wrote. Raises UserError where split.npz is missing or damaged."""
         path = Path(folder) / SPLIT_FILE
         try:
-            with user_errors(path), np.load(path) as arrays:
-                item_ids, titles = (json.loads(arrays[name].tobytes()) for name in ("item_ids", "titles"))
-                about = json.loads(arrays["about"].tobytes()) if "about" in arrays else {}
-                weights = arrays.get("train_weights")
+            with user_errors(path), arrays.opened(path) as found:
+                item_ids, titles = (json.loads(found[name].tobytes()) for name in ("item_ids", "titles"))
+                about = json.loads(found["about"].tobytes()) if "about" in found else {}
+                weights = found.get("train_weights")
                 matrices = [
-                    csr(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(item_ids))
+                    csr(found[f"{name}_indptr"], found[f"{name}_indices"], len(item_ids))
                     for name in ("train", "validation_tr", "validation_te", "test_tr", "test_te")
                 ]
         except UserError:
             raise
-        except Exception as e:  # zipfile and numpy raise many kinds for a damaged file
+        except (KeyError, ValueError) as e:
             raise UserError(f"{path} is damaged ({type(e).__name__}); delete it and split again") from e
         return cls(matrices[0], HeldOut(*matrices[1:3]), HeldOut(*matrices[3:]), item_ids, titles, about, weights)
 

@@ -207,16 +207,17 @@ class _Job:
             with self._timed("Rows are checked"):
                 sql, rows, counted = events.counted(self.engine, self.log, dict(kinds), self.settings)
             self.say(f"{rows:,} rows read, {counted:,} count.")
-            with files.written_aside(facts) as aside:
-                aside.write_text(json.dumps({"sql": sql, "counted": counted}), encoding="utf-8")
-        known = json.loads(facts.read_text(encoding="utf-8"))
+            files.write_json(facts, {"sql": sql, "counted": counted})
+        try:
+            known = files.read_json(facts)
+        except ValueError as error:
+            raise UserError(f"{facts} is damaged ({error}). Remove {facts.parents[1]}, and start again.") from error
         self.engine.define("events", known["sql"])
         if self.settings.split.split != "time":
             return None
         if "cuts" not in known:
             known["cuts"] = self._cuts(known["counted"])
-            with files.written_aside(facts) as aside:
-                aside.write_text(json.dumps(known), encoding="utf-8")
+            files.write_json(facts, known)
         return Cuts(*known["cuts"])
 
     def _cuts(self, counted: int) -> Cuts:

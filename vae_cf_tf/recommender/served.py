@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export import catalogue, savedmodel, titles
+from export import card, catalogue, savedmodel, titles
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.recommender import requests
 from vae_cf_tf.runs.workdir import Workdir
@@ -21,10 +21,11 @@ class Served:
       version: its folder, which is not needed afterwards.
 
     Raises:
-      UserError: it cannot be loaded.
+      UserError: it is damaged, or cannot be loaded.
     """
 
     def __init__(self, version: Path):
+        card.check(version)
         try:
             self._loaded = tf.saved_model.load(str(version))
         except (OSError, ValueError, tf.errors.OpError) as error:

@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vae_cf_tf import arrays
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import written_aside
 
@@ -98,20 +98,18 @@ def digest(path: str | os.PathLike) -> str:
       UserError: the file is missing or damaged.
     """
     with _opened(path) as archive:
-        parts = [
-            [part.filename, part.CRC, part.file_size] for part in archive.zip.infolist() if part.filename != "meta.npy"
-        ]
+        parts = [[part.filename, part.CRC, part.file_size] for name, part in archive.entries.items() if name != "meta"]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Any]:
+def _opened(path: str | os.PathLike) -> Iterator[arrays.Arrays]:
     try:
-        with np.load(path) as archive:
+        with arrays.opened(path) as archive:
             yield archive
     except FileNotFoundError as error:
         raise UserError(f"The checkpoint {path} is missing. Train the run first, or restore a copy.") from error
-    except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise UserError(
             f"The checkpoint {path} is damaged ({error}). Delete it to train from the start, or restore a copy."
         ) from error

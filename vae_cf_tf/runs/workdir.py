@@ -19,7 +19,7 @@ from vae_cf_tf.data.shards import REFERENCE_FILE, ShardedSplit
 from vae_cf_tf.data.split import PARTS, SPLIT_FILE, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.metrics import MAIN, METRICS
-from vae_cf_tf.files import read_json, write_json, written_aside
+from vae_cf_tf.files import read_json, sha256, write_json, written_aside
 from vae_cf_tf.registries import BASELINES
 from vae_cf_tf.settings import EvaluationSettings, Settings
 from vae_cf_tf.settings.settings import OldVersion, written
@@ -142,7 +142,7 @@ class Workdir:
             writer.writerows(rows)
 
     def read_history(self) -> dict[str, list[float]]:
-        """history.csv by column.
+        """history.csv by column. Of a run that is not finished, or goes on, it is taken without a checksum.
 
         Raises:
           UserError: the file is missing or damaged.
@@ -152,12 +152,19 @@ class Workdir:
                 rows = list(csv.DictReader(f))
             columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
             _ = [columns[name] for name in _HISTORY_COLUMNS]
+            if self.metrics.exists() and (values := self.read_metrics())["epochs"] >= len(rows):
+                self._check(self.history, values)
             return columns
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
             raise UserError(
                 f"{self.history} cannot be read ({error!r}). Start trainers.main again with the same settings; it is "
                 "written anew."
             ) from error
+
+    def _check(self, path: Path, metrics: Mapping[str, Any]) -> None:
+        """Raises ValueError unless the file is the one that metrics.json was written with."""
+        if sha256(path) != metrics["checksums"].get(path.name):
+            raise ValueError(f"it is damaged, or not of the figures in {self.metrics.name}")
 
     def read_metrics(self) -> dict[str, Any]:
         """What metrics.json holds.
@@ -203,37 +210,33 @@ class Workdir:
         write_json(self.baselines, {"settings": _of_baselines(settings), "baselines": baselines})
 
     def write_metrics(self, values: dict[str, Any]) -> None:
-        write_json(self.metrics, values)
+        """Writes metrics.json, and into it the checksums of history.csv and users.parquet, which belong to it."""
+        checksums = {path.name: sha256(path) for path in (self.history, self.users) if path.exists()}
+        write_json(self.metrics, values | {"checksums": checksums})
 
-    def write_users(self, per_user: PerUser, users: Mapping[str, np.ndarray], model_id: str) -> None:
+    def write_users(self, per_user: PerUser, users: Mapping[str, np.ndarray]) -> None:
         """Writes users.parquet: a row for each held-out user with targets.
 
         Args:
           per_user: their metrics.
           users: by part, int [users with targets]: the row of each user in that part of the split.
-          model_id: identity of the weights.
         """
         columns = {"part": np.repeat(list(per_user), [len(users[part]) for part in per_user])}
         columns["user"] = np.concatenate([users[part] for part in per_user])
         for name in next(iter(per_user.values())):
             columns[name] = np.concatenate([values[name] for values in per_user.values()])
-        table = pa.table(columns).replace_schema_metadata({"model_id": model_id})
         with written_aside(self.users) as aside:
-            pq.write_table(table, aside)
+            pq.write_table(pa.table(columns), aside)
 
-    def read_users(self, model_id: str | None = None) -> PerUser:
-        """The metrics of each held-out user, in the order of the split.
-
-        Args:
-          model_id: identity of the weights that they should be of; None: of any.
+    def read_users(self) -> PerUser:
+        """The metrics of each held-out user of a finished run, in the order of the split.
 
         Raises:
-          UserError: the file is missing, damaged or made for other weights.
+          UserError: the file is missing, damaged or not of the figures in metrics.json.
         """
         try:
+            self._check(self.users, self.read_metrics())
             table = pq.read_table(self.users)
-            if model_id and (table.schema.metadata or {}).get(b"model_id") != model_id.encode():
-                raise ValueError("it was made for other weights")
             names = [name for name in table.column_names if name not in ("part", "user")]
             parts = {part: table.filter(pc.equal(table["part"], part)) for part in PARTS}
             return {part: {name: rows[name].to_numpy() for name in names} for part, rows in parts.items()}
@@ -248,7 +251,14 @@ _BY_CONTENT = ("data", "dataset", "warm_start")
 """Settings whose files are compared by content, since files may have moved."""
 _METRICS_FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"best_epoch": int, "epochs": int, "seconds_per_epoch": (int, float), "users_per_second": (int, float)},
-    **{"peak_rss_mb": (int, float), "config": dict, "versions": dict, "baselines": list, "split": dict},
+    **{
+        "peak_rss_mb": (int, float),
+        "config": dict,
+        "versions": dict,
+        "baselines": list,
+        "split": dict,
+        "checksums": dict,
+    },
     **dict.fromkeys(("note", "finished", "data_fingerprint", "model_id"), str),
 }
 """What metrics.json has beside the metrics of each part."""
