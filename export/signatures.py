@@ -78,12 +78,7 @@ class RecommendFiltered(Signature):
     def __call__(
         self, history: tf.Tensor, candidates: tf.Tensor, exclude: tf.Tensor, include_history: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        batch = tf.shape(history)[:1]
-
-        def ragged(ids: tf.Tensor) -> tf.RaggedTensor:
-            # The reshape refuses an input of another batch size, which would shift or broadcast the rules.
-            return tf.RaggedTensor.from_tensor(tf.reshape(ids, tf.concat([batch, tf.shape(ids)[1:]], axis=0)))
-
+        ragged = tf.RaggedTensor.from_tensor
         rules = filtering.Rules(ragged(candidates), ragged(exclude), include_history)
         histories = ragged(history)
         unknown = filtering.unknown_ids(self.model, histories)
