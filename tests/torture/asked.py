@@ -51,16 +51,16 @@ class Row(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Inputs of a signature, and what is to come of them: an error if there are no rows.
+    """Inputs of a signature, and what is to come of them: an answer about the rows, or an error if there are none.
 
-    With `or_refused` an error is as good as an answer.
+    With `either`, an error is as good as an answer; and without rows an answer must be a ranked list, of any items.
     """
 
     signature: str
     kind: str
     inputs: dict[str, Strings | np.ndarray]
     rows: list[Any] | None
-    or_refused: bool = False
+    either: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------- requests
@@ -303,8 +303,8 @@ def _reshaped(value: Strings | np.ndarray, shape: list[int]) -> Strings | np.nda
 def _malformed(examples: Sequence[bytes], rng: random.Random) -> Request:
     """Examples of which one is no tf.Example, or has features of other types. What protobuf can read has rows.
 
-    TensorFlow's parser is not protobuf's: of bytes that are no tf.Example it refuses some that protobuf reads as fields
-    of a later version, and passes over such fields where they are cut off.
+    TensorFlow's parser is not protobuf's: of what no client would make it reads some that protobuf refuses, such as a
+    name that is no UTF-8, and the other way round.
     """
     changed = list(examples)
     at = rng.randrange(len(changed))
@@ -334,9 +334,8 @@ def _malformed(examples: Sequence[bytes], rng: random.Random) -> Request:
         changed[at] = message.SerializeToString()
     rows = [_read(example) for example in changed]
     inputs = {"examples": Strings([len(changed)], changed)}
-    if changed[at] and changed[at][:1] != b"\n":  # it does not begin with the features
-        rows[at] = rows[at] or Row([])
-    return Request("recommend_examples", kind, inputs, None if None in rows else rows, kind in ("garbage", "flipped"))
+    either = kind in ("garbage", "flipped")
+    return Request("recommend_examples", kind, inputs, None if None in rows else rows, either)
 
 
 def _read(example: bytes) -> Row | None:
@@ -367,11 +366,14 @@ def _kind(feature: Any) -> str:
 def faults(asked: Request, answer: Answer, catalogue: Catalogue, session: Session, rng: random.Random) -> str:
     """What is wrong with an answer, or ""."""
     if answer.code:
-        is_right = (asked.rows is None or asked.or_refused) and answer.code in REFUSED
+        is_right = (asked.rows is None or asked.either) and answer.code in REFUSED
         return "" if is_right else f"{asked.kind}: error {answer.code}: {answer.message[:300]}"
-    if asked.rows is None:
+    if asked.rows is None and not asked.either:
         return f"{asked.kind}: answered"
     try:
+        if asked.rows is None:
+            _hold_lists(answer.outputs, asked.inputs["examples"].shape[0], catalogue)
+            return ""
         HOLD[asked.signature](asked, answer.outputs, catalogue)
         if asked.rows and rng.random() < COMPARED:
             _compare(asked, answer.outputs, catalogue, session, rng)
@@ -417,22 +419,27 @@ def _hold_similar(asked: Request, outputs: dict[str, Any], catalogue: Catalogue)
 
 
 def _hold_ranked(outputs: dict[str, Any], allowed: np.ndarray, catalogue: Catalogue) -> None:
-    """Ranked lists hold the items that are allowed and no others, each once, best first, then padding."""
-    shape = (len(allowed), catalogue.top_k)
+    """The lists hold the items that are allowed, bool [rows, items], and no others."""
+    columns = _hold_lists(outputs, len(allowed), catalogue)
+    counts = np.minimum(allowed.sum(axis=1), catalogue.top_k)
+    assert ((columns >= 0).sum(axis=1) == counts).all(), f"not {counts} items"
+    rows, places = np.nonzero(columns >= 0)
+    assert allowed[rows, columns[rows, places]].all(), "a seen, excluded or other item that is not allowed"
+
+
+def _hold_lists(outputs: dict[str, Any], batch: int, catalogue: Catalogue) -> np.ndarray:
+    """The lists hold items of the catalogue, each once, best first, then padding. Returns their columns, or −1."""
+    shape = (batch, catalogue.top_k)
     scores, columns = outputs["scores"], catalogue.columns(outputs["item_ids"])
     _finite(scores, shape)
     assert columns.shape == shape, f"item_ids have shape {columns.shape}, not {shape}"
-    counts = np.minimum(allowed.sum(axis=1), catalogue.top_k)[:, None]
-    filled = np.arange(catalogue.top_k) < counts
     assert (columns >= -1).all(), "an item that the catalogue lacks"
-    assert ((columns >= 0) == filled).all(), "another number of items"
-    assert ((scores > LOWEST) == filled).all(), "a place without an item has a score, or one with an item has none"
+    assert ((scores > LOWEST) == (columns >= 0)).all(), "padding with a score, or an item without one"
     assert (np.diff(scores, axis=1) <= 0).all(), "not in order"
-    if filled.any():
-        rows = np.nonzero(filled)[0]
-        assert allowed[rows, columns[filled]].all(), "a seen, excluded or other item that is not allowed"
-        cells = rows * len(catalogue) + columns[filled]
-        assert len(np.unique(cells)) == len(cells), "an item twice"
+    rows, places = np.nonzero(columns >= 0)
+    cells = rows * len(catalogue) + columns[rows, places]
+    assert len(np.unique(cells)) == len(cells), "an item twice"
+    return columns
 
 
 def _hold_contributions(asked: Request, outputs: dict[str, Any], catalogue: Catalogue) -> None:
