@@ -21,8 +21,8 @@ from torture.c_api import TENSORS
 from torture.part import Part
 from torture.world import World
 
-FULL = {"chunks": 20, "minutes": 20, "requests": 100_000, "versions": 12}
-CHUNK = 5000
+FULL = {"chunks": 15, "minutes": 20, "requests": 50_000, "versions": 12}  # minutes and requests: of the case `memory`
+CHUNK = 10_000
 WIDE = 5000  # items of the larger catalogue
 WARM_UP = 0.1  # share of the time after which memory should be flat
 BLOCKS = 18
@@ -33,7 +33,7 @@ SECONDS, SLOWEST, BETWEEN = 300, 0.2, 5  # to load a version; a request; with ea
 
 class Requests(Part):
     about = (
-        "5,000 hostile requests to all signatures, from 8 threads through the C API, to a trained model and to one of "
+        "10,000 hostile requests to all signatures, from 8 threads through the C API, to a trained model and to one of "
         "5,000 odd ids with kernels of bfloat16. Each answer is held against the contract, and a row of every seventh "
         "against the answer to its history alone. `memory`: the same for at least twenty minutes. `versions`: the same "
         "while versions of different models are published and removed."
@@ -44,7 +44,7 @@ class Requests(Part):
         self.world = World(folder / "world", folder / "stage")
 
     def cases(self) -> Sequence[str]:
-        return [*(f"chunk-{k}" for k in range(self.number(FULL["chunks"]))), "versions", "memory"]
+        return ["versions", "memory", *(f"chunk-{k}" for k in range(self.number(FULL["chunks"])))]
 
     def run(self, case: str) -> dict[str, Any]:
         if case == "versions":
@@ -53,7 +53,7 @@ class Requests(Part):
         if case == "memory":
             seconds, requests = 60 * FULL["minutes"] * self.scale, self.number(FULL["requests"])
             return _with_slope(self._asked(case, models, seconds=max(30, seconds), requests=requests))
-        return _without_memory(self._asked(case, models, requests=CHUNK))
+        return _without_memory(self._asked(case, models, requests=min(CHUNK, self.number(15 * CHUNK))))
 
     def summary(self, results: Sequence[dict[str, Any]]) -> str:
         asked, refused = (sum(result.get(name, 0) for result in results) for name in ("requests", "refused"))

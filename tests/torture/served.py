@@ -24,7 +24,7 @@ from torture import asked
 from torture.c_api import Session
 
 THREADS, POLL = 8, 0.5  # seconds between two looks at the folder
-LAST = 0.2  # share of the last model's requests
+LAST = 0.1  # share of the last model's requests
 PAGE = 4096
 
 
