@@ -398,7 +398,7 @@ def _resumable(workdir: Workdir) -> Iterator[None]:
     except KeyboardInterrupt:
         where = "starts from the first epoch: no checkpoint was written yet"
         if workdir.checkpoint.exists():
-            where = f"goes on after epoch {len(checkpoints.read_meta(workdir.checkpoint)['rows'])}"
+            where = f"goes on {checkpoints.place(checkpoints.read_meta(workdir.checkpoint))}"
         raise KeyboardInterrupt(f"fit on the same data {where}.") from None
 
 
