@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gc
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import weakref
 from concurrent import futures
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,6 +119,22 @@ def test_killed_between_training_and_export_the_new_weights_are_exported(copied,
     assert go(longer)[-1] == lines[-1]
     assert len(exported(copied)) == 2  # a finished run is exported once
     assert not left.exists()
+
+
+def test_moments_and_averages_are_gone_when_the_item_item_model_is_fitted(copied, monkeypatch):
+    """They are three times the weights, and its fit needs gigabytes of its own."""
+
+    def large() -> list:
+        return [o for o in gc.get_objects() if isinstance(o, Autoencoder | keras.optimizers.Optimizer)]
+
+    def looked(*arguments):
+        alive.extend(o for o in large() if not any(o is other for other in before))
+        return with_item_item(*arguments)
+
+    with_item_item, before, alive = evaluation.with_item_item, large(), []
+    monkeypatch.setattr(evaluation, "with_item_item", looked)
+    go(copied.replaced(epochs=12))
+    assert len(alive) == 1, "more than the network that is judged"
 
 
 def test_another_runs_versions_are_not_taken_for_this_ones(copied, tmp_path):

@@ -1,5 +1,6 @@
 """Training: from a split to the weights of the best epoch."""
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,22 @@ def train(
       UserError: a damaged checkpoint, fewer --epochs than were needed for the best one, a loss that is NaN.
       KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
+    log = _learn(settings, workdir, split, say, verbose, callbacks)
+    gc.collect()  # the moments and averages of the model that learned: it and its callbacks refer to each other
+    network = build(settings.model, len(split.item_ids), split.train, settings.training.seed)
+    checkpoints.load(workdir.best, tree.variables(network))
+    return network, log
+
+
+def _learn(
+    settings: Settings,
+    workdir: Workdir,
+    split: Split,
+    say: Say,
+    verbose: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> TrainingLog:
+    """`train` up to the last epoch: writes the workdir's checkpoints, and returns how it went."""
     can_redraw = sys.stdout.isatty() or bool(sys.modules.get("ipykernel"))  # a terminal or a notebook
     group, model_settings, options = strategies.group(settings.run), settings.model, settings.training
     users = split.train.shape[0]
@@ -96,10 +113,7 @@ def train(
         tensorboard = keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False)
         shown = verbose if verbose != 1 or can_redraw else 2
         _train_together(model, settings, split, averages, checkpoint, [tensorboard, checkpoint, *callbacks], shown)
-    if group.is_distributed:  # what follows is done by one device
-        model = _new_model(settings, split, epochs_before)
-    checkpoints.load(workdir.best, tree.variables(model))
-    return model, TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
+    return TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
 
 
 def follow(settings: Settings, split: Split) -> None:
