@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -350,6 +351,14 @@ def test_a_kill_after_the_data_set_has_its_name_is_no_failure(engine, tmp_path, 
     assert f"Wrote {tmp_path / 'out'}" in again.stdout
     assert not left.exists()
     mistake(here("trainers.prepare", *command), "exists and is not empty")
+
+
+def test_ctrl_c_during_a_query_is_an_interrupt(tmp_path, duckdb_engine):
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    with base.start("duckdb", base.EngineOptions(tmp_path, "", "")) as engine:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            engine.rows("SELECT count(DISTINCT hash(range) % 1000003) FROM range(1000000000000)")
 
 
 def test_a_full_disk_and_too_little_memory_are_one_line(tmp_path, duckdb_engine):

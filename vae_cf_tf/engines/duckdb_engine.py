@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,12 @@ class DuckDB(Engine):
         config = {"temp_directory": str(options.work / "spilled"), "preserve_insertion_order": "false"}
         if options.memory:
             config["memory_limit"] = options.memory
+        self._thread = futures.ThreadPoolExecutor(1)
         with _user_errors():
             self._connection = duckdb.connect(config=config)
-            self._connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-            for macro in _MACROS:
-                self._connection.execute(f"CREATE MACRO {macro}")
+        self._ask("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        for macro in _MACROS:
+            self._ask(f"CREATE MACRO {macro}")
 
     @property
     def version(self) -> str:
@@ -85,18 +87,14 @@ class DuckDB(Engine):
         self.define(name, f"SELECT * FROM read_parquet({self.text(f'{folder}/*.parquet')})")
 
     def define(self, name: str, sql: str) -> None:
-        with _user_errors():
-            self._connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+        self._ask(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        with _user_errors():
-            result = self._connection.execute(sql)
-            names = [column[0] for column in result.description]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        names, rows = self._ask(sql)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def column(self, sql: str) -> list[Any]:
-        with _user_errors():
-            return [row[0] for row in self._connection.execute(sql).fetchall()]
+        return [row[0] for row in self._ask(sql)[1]]
 
     def write_shards(self, sql: Callable[[str], str], users: int, size: int, folder: Path, say: Say) -> None:
         pace = Pace(say)
@@ -117,14 +115,29 @@ class DuckDB(Engine):
 
     def close(self) -> None:
         self._connection.close()
+        self._thread.shutdown()
 
     def _copy(self, sql: str, path: Path) -> None:
-        with _user_errors():
-            self._connection.execute(f"COPY ({sql}) TO {self.text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        self._ask(f"COPY ({sql}) TO {self.text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
 
     def _described(self, table: str) -> list[tuple[str, str]]:
-        with _user_errors():
-            return [(row[0], row[1]) for row in self._connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()]
+        return [(row[0], row[1]) for row in self._ask(f"DESCRIBE SELECT * FROM {table}")[1]]
+
+    def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of the columns, and the rows. In a thread of its own: DuckDB misses Ctrl-C while the main one works."""
+
+        def ask() -> tuple[list[str], list[tuple[Any, ...]]]:
+            result = self._connection.execute(sql)
+            return [column[0] for column in result.description or ()], result.fetchall()
+
+        asked = self._thread.submit(ask)
+        try:
+            with _user_errors():
+                return asked.result()
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            futures.wait([asked])
+            raise
 
 
 @contextlib.contextmanager
