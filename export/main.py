@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
     workdir.settings()  # both are checked before TensorFlow takes its seconds
     versions.check_place(export_dir)
     if values.if_better and (same := _published(workdir, export_dir, values.top_k, values.weights)):
+        versions.remove_left(export_dir)
         print(f"{same} is this model already: nothing to do.")
         return
 

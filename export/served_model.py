@@ -74,7 +74,7 @@ class ServedModel:
             self._similarity = SIMILARITIES[similarity](model, self.log_probs_of, columns_of)  # may have variables
             self.similarity = _traced(lambda *items: self._similarity(_ragged(*items)), arguments)
             parts = {name: SIGNATURES[name](self) for name in SIGNATURES.names()}
-            self.signatures = {name: _traced(signature, signature.inputs) for name, signature in parts.items()}
+            self.signatures = {name: _traced(_checked(part), part.inputs) for name, part in parts.items()}
         self.tracked = tf.Module()
         self.tracked.tables = [self.column_of, self.id_of]
         self.tracked.weights = _variables(self.log_probs, self.embedding, self.similarity)
@@ -135,6 +135,25 @@ def _variables(*functions: tf.types.experimental.ConcreteFunction) -> list[tf.Va
     variables = {v.ref(): v for f in functions for v in f.graph.variables}
     first = {id(v.handle) for v in functions[0].graph.variables}
     return sorted(variables.values(), key=lambda v: (id(v.handle) not in first, handles[id(v.handle)]))
+
+
+def _checked(signature: Any) -> Callable[..., dict[str, tf.Tensor]]:
+    """The signature, but inputs of another rank, or of different batch sizes, are an error.
+
+    A server compares a request's types with the signature's and not its shapes: a history of rank 1 would be answered
+    as so many histories of one item.
+    """
+
+    def answer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = [tf.ensure_shape(value, spec.shape) for value, spec in zip(inputs, signature.inputs, strict=True)]
+        batches = [tf.shape(value)[0] for value in values]
+        for spec, batch in zip(signature.inputs[1:], batches[1:], strict=True):
+            first = signature.inputs[0].name
+            message = f"{first} and {spec.name} must have the same batch size."
+            tf.debugging.assert_equal(batch, batches[0], message)
+        return signature(*values)
+
+    return answer
 
 
 def _traced(function: Callable, signature: Sequence[tf.TypeSpec]) -> tf.types.experimental.ConcreteFunction:

@@ -78,12 +78,7 @@ class RecommendFiltered(Signature):
     def __call__(
         self, history: tf.Tensor, candidates: tf.Tensor, exclude: tf.Tensor, include_history: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        batch = tf.shape(history)[:1]
-
-        def ragged(ids: tf.Tensor) -> tf.RaggedTensor:
-            # The reshape refuses an input of another batch size, which would shift or broadcast the rules.
-            return tf.RaggedTensor.from_tensor(tf.reshape(ids, tf.concat([batch, tf.shape(ids)[1:]], axis=0)))
-
+        ragged = tf.RaggedTensor.from_tensor
         rules = filtering.Rules(ragged(candidates), ragged(exclude), include_history)
         histories = ragged(history)
         unknown = filtering.unknown_ids(self.model, histories)
@@ -105,6 +100,7 @@ class RecommendExamples(Signature):
     inputs = (tf.TensorSpec([None], tf.string, name="examples"),)
 
     def __call__(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.debugging.Assert(tf.reduce_all(_is_whole(examples)), ["A tf.Example was cut off."])
         ids = {name: tf.io.RaggedFeature(tf.string) for name in ("history", "candidates", "exclude")}
         include = {"include_history": tf.io.FixedLenFeature([], tf.int64, 0)}
         parsed = tf.io.parse_example(examples, ids | include)
@@ -114,6 +110,20 @@ class RecommendExamples(Signature):
     @classmethod
     def example(cls, histories: Sequence[Sequence[str]]) -> dict[str, Any]:
         return {"examples": [messages.example(history) for history in histories]}
+
+
+def _is_whole(examples: tf.Tensor) -> tf.Tensor:
+    """Whether serialized tf.Examples, string [batch], have as many bytes as they say at their beginning: bool [batch].
+
+    TensorFlow's parser takes the end of the bytes for the end of the features: an example that is cut off between two
+    of them would be answered as one that lacks the others, such as `exclude`.
+    """
+    start = tf.cast(tf.io.decode_raw(examples, tf.uint8, fixed_length=6), tf.int64)  # field 1, and a varint: its length
+    goes_on = tf.cast(start[:, 1:] >= 128, tf.int64)
+    is_of_length = tf.math.cumprod(goes_on, axis=1, exclusive=True)  # int64 [batch, 5]
+    length = tf.reduce_sum(is_of_length * (start[:, 1:] % 128) * [128**place for place in range(5)], axis=1)
+    size = tf.cast(tf.strings.length(examples), tf.int64)
+    return (start[:, 0] != 10) | (1 + tf.reduce_sum(is_of_length, axis=1) + length <= size)
 
 
 class Embed(OfHistories):

@@ -66,13 +66,7 @@ def made_aside(export_dir: Path) -> Iterator[Path]:
     is_new = not export_dir.exists()
     with contextlib.ExitStack() as held:
         with _exclusive(export_dir):  # no other export takes the new folder for a left one
-            for left in export_dir.glob(f"{_UNFINISHED}*"):
-                # An export is at work there, or has just ended.
-                with (
-                    contextlib.suppress(UserError, FileNotFoundError),
-                    files.locked(left, "an export is at work here", create=False),
-                ):
-                    shutil.rmtree(left)
+            _remove_left(export_dir)
             aside = Path(tempfile.mkdtemp(dir=export_dir, prefix=_UNFINISHED))
             held.enter_context(files.locked(aside, "an export is at work here"))
         try:
@@ -82,6 +76,22 @@ def made_aside(export_dir: Path) -> Iterator[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
                 if is_new and set(os.listdir(export_dir)) <= {files.LOCK}:  # nothing was published: leave nothing
                     shutil.rmtree(export_dir, ignore_errors=True)
+
+
+def remove_left(export_dir: Path) -> None:
+    """Removes what killed exports left in the folder of versions."""
+    with _exclusive(export_dir):
+        _remove_left(export_dir)
+
+
+def _remove_left(export_dir: Path) -> None:
+    for left in export_dir.glob(f"{_UNFINISHED}*"):
+        # An export is at work there, or has just ended.
+        with (
+            contextlib.suppress(UserError, FileNotFoundError),
+            files.locked(left, "an export is at work here", create=False),
+        ):
+            shutil.rmtree(left)
 
 
 def keep_newest(export_dir: Path, count: int) -> list[Path]:
@@ -108,8 +118,7 @@ def _exclusive(export_dir: Path) -> contextlib.AbstractContextManager[int]:
 def published(version_aside: Path, export_dir: Path) -> Path:
     """Syncs `version_aside` to the disk and renames it to the next version, never over one that is there."""
     version_aside.chmod(0o755)
-    for path in [*version_aside.rglob("*"), version_aside]:
-        files.sync(path)
+    files.sync_all(version_aside)
     with _exclusive(export_dir):
         while True:
             version = export_dir / str(next_number(export_dir))

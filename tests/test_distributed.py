@@ -77,7 +77,8 @@ def started(workdir: Path, *flags: str, of_worker: tuple[str, ...] = ()) -> list
     processes = []
     for index in range(2):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        command = [sys.executable, "-m", "trainers.main", "--distribute=multi_worker", f"--workdir={workdir}", *flags]
+        # The last --workdir counts, and vamp.flags has one.
+        command = [sys.executable, "-m", "trainers.main", *flags, "--distribute=multi_worker", f"--workdir={workdir}"]
         processes.append(
             subprocess.Popen(
                 [*command, *(of_worker if index else ())],
@@ -91,7 +92,7 @@ def started(workdir: Path, *flags: str, of_worker: tuple[str, ...] = ()) -> list
     return processes
 
 
-def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[Typed]:
+def ended(processes: list[subprocess.Popen], seconds: float = 600) -> list[Typed]:
     """How the workers ended. None of them lives longer than this."""
     try:
         texts = [process.communicate(timeout=seconds) for process in processes]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -136,3 +137,18 @@ def test_json_with_a_changed_byte_is_refused(tmp_path):
             assert "a" not in found or {name: found.get(name) for name in values} == values, path.read_text()
     path.write_text('{"by": "hand"}')
     assert files.read_json(path) == {"by": "hand"}
+
+
+def test_a_folder_has_its_name_only_after_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    aside, target = tmp_path / "aside", tmp_path / "target"
+    (aside / "inner").mkdir(parents=True)
+    (aside / "inner" / "file").write_text("x")
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (done.append(Path(os.readlink(f"/proc/self/fd/{d}")).name), fsync(d)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), replace(*names)))
+    files.move(aside, target)
+    assert (target / "inner" / "file").read_text() == "x"
+    before, after = done[: done.index("rename")], done[done.index("rename") + 1 :]
+    assert set(before) == {"aside", "inner", "file"}
+    assert after == [tmp_path.name]

@@ -333,6 +333,25 @@ def test_a_killed_run_leaves_no_data_set_and_the_same_command_goes_on(tmp_path, 
     mistake(here("trainers.prepare", f"--data={out}", f"--out={tmp_path / 'b'}"), "is split already")
 
 
+@pytest.mark.parametrize("engine", ["duckdb", "memory"])
+def test_a_kill_after_the_data_set_has_its_name_is_no_failure(engine, tmp_path, duckdb_engine, monkeypatch):
+    """What the killed command did not remove any more, the same command removes; another command is refused."""
+    data = written(events(), tmp_path / "log")
+    command = [f"--data={data}", f"--out={tmp_path / 'out'}", f"--engine={engine}", "--split_by=hash"]
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "_remove", lambda work: None)
+        assert here("trainers.prepare", *command).status == 0
+    left = tmp_path / ".out.unfinished"
+    assert left.exists()
+    mistake(here("trainers.prepare", *command, "--split_seed=7"), "exists and is not empty")
+    assert left.exists()
+    again = here("trainers.prepare", *command)
+    assert again.status == 0, again.stderr
+    assert f"Wrote {tmp_path / 'out'}" in again.stdout
+    assert not left.exists()
+    mistake(here("trainers.prepare", *command), "exists and is not empty")
+
+
 def test_a_full_disk_and_too_little_memory_are_one_line(tmp_path, duckdb_engine):
     with (
         base.start("duckdb", base.EngineOptions(tmp_path)) as engine,

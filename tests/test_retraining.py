@@ -67,8 +67,11 @@ def test_a_worse_model_is_held_back_and_a_better_one_published(runs, tmp_path):
     assert "that of version 2 " in held_back.stdout
     assert numbers(models) == ["1", "2"]
 
+    left = models / ".unfinished-of-a-kill"
+    left.mkdir()
     again = export(runs["good"], models, *judged)
     assert (again.status, again.stdout) == (0, f"{models / '2'} is this model already: nothing to do.\n")
+    assert not left.exists()
     assert export(runs["good"], models, *judged, "--weights=bfloat16").status == 0  # the same weights, another version
     assert numbers(models) == ["2", "3"]
 

@@ -1,13 +1,18 @@
 """Training from the shards of a prepared data set: order, equality with memory, and what is left out."""
 
+import contextlib
+import csv
 import json
+import math
 import shutil
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from conftest import ROOT, small
 from typed import here, mistake
 
+from trainers import train as training
 from vae_cf_tf.data import prepared
 from vae_cf_tf.data.prepared import Prepared, finish, write_split
 from vae_cf_tf.data.shards import BUFFER, ShardedSplit, Shards
@@ -17,8 +22,10 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.files import read_json, sha256
 from vae_cf_tf.models import batches
 from vae_cf_tf.models.build import random_users
+from vae_cf_tf.runs import checkpoints
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import SplitSettings
+from vae_cf_tf.training import callbacks
 from vae_cf_tf.training.compiling import log_inclusion
 
 SHARD_USERS = 17
@@ -58,6 +65,10 @@ def test_the_order_is_a_function_of_seed_and_pass(folder):
     stream = iter(batches.shuffled(shards, 10, 3, first_pass=1))
     first = dense(shards.batches(10, 3, 1))[:10]
     assert next(stream).to_list() == [np.flatnonzero(row).tolist() for row in first]
+    # So does one that begins within a pass, and the next pass is whole.
+    stream = iter(batches.shuffled(shards, 10, 3, first_pass=0, first_step=24))
+    for expected in [*list(shards.batches(10, 3, 0))[24:], *shards.batches(10, 3, 1)]:
+        assert next(stream).to_list() == batches.ragged(expected).to_list()
 
 
 def test_no_more_than_a_buffer_of_shards_is_in_memory(folder, monkeypatch):
@@ -157,6 +168,47 @@ def test_training_from_shards(folder, tmp_path):
         here("trainers.main", "--train_from=shards", f"--workdir={tmp_path / 'x'}"),
         "needs a data set of trainers.prepare",
     )
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+@pytest.mark.parametrize("source", ["shards", pytest.param("memory", marks=pytest.mark.slow)])
+def test_a_run_killed_within_an_epoch_ends_as_if_never_stopped(source, folder, tmp_path, monkeypatch):
+    """With all that an epoch's start sets: users of the prior, the encoder of the epoch before, means of the epoch."""
+    data = ShardedSplit.of(Prepared(folder)) if source == "shards" else Prepared(folder).split()
+    settings = small(
+        ROOT / "vamp.flags", batch_size=32, epochs=3, average_weights=0.9, initial_items="random", checkpoint_seconds=0
+    )
+    assert batches.steps_per_pass(data.train, 32) * settings.training.passes == 36  # steps of an epoch
+
+    def trained(name, kill_at=math.inf):
+        class Kill(callbacks.StopOnNaN):
+            def on_train_batch_end(self, batch, logs=None):
+                if int(self.model.optimizer.iterations.numpy()) == kill_at:
+                    raise Killed
+
+        told = []
+        monkeypatch.setattr(training, "StopOnNaN", Kill)
+        monkeypatch.setattr(callbacks, "WITHIN_EPOCH_SECONDS", 0 if kill_at < math.inf else math.inf)
+        (tmp_path / name).mkdir(exist_ok=True)
+        with contextlib.suppress(Killed):
+            training.train(settings, Workdir(tmp_path / name), data, told.append, verbose=0)
+        return [line for line in told if line.startswith("Resuming")]
+
+    def rows(name):
+        with open(tmp_path / name / "history.csv") as f:
+            return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
+
+    trained("alone")
+    assert trained("killed", 20) == []  # in the first epoch, which has no best weights yet
+    assert trained("killed", 36 + 15) == ["Resuming in epoch 1 after 19 steps."]
+    assert rows("killed") == rows("alone")[:1]
+    assert trained("killed") == ["Resuming in epoch 2 after 14 steps."]
+    assert rows("killed") == rows("alone")
+    digests = [checkpoints.digest(tmp_path / name / "best.npz") for name in ("alone", "killed")]
+    assert digests[0] == digests[1]
 
 
 def test_a_workdir_whose_data_set_is_gone_says_so(folder, tmp_path):

@@ -3,7 +3,9 @@
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from typed import here
 
 from vae_cf_tf.data.split import split
 from vae_cf_tf.data.synthetic import synthetic_log, synthetic_matrix
@@ -90,3 +92,20 @@ def test_matrix_is_skewed_and_reproducible():
 def test_matrix_too_full_is_an_error():
     with pytest.raises(ValueError, match="Received: 26"):
         synthetic_matrix(5, 10, 26, seed=0)
+
+
+def test_a_log_in_parts_has_the_asked_size_and_goes_on_after_a_kill(tmp_path):
+    out = tmp_path / "log"
+    command = [f"--out={out}", "--parts=7", "--users=300", "--items=40", "--mean_items=30.01"]
+    result = here("trainers.generate", *command)
+    assert result.status == 0, result.stderr
+    assert "9,003 events, up to 300 users and 40 items" in result.stdout
+    parts = [pq.read_table(path) for path in sorted(out.iterdir())]
+    assert (len(parts), sum(map(len, parts))) == (7, 9003)
+    users, items = (np.concatenate([part[name] for part in parts]) for name in ("user_id", "item_id"))
+    assert (users.min(), users.max(), items.min(), items.max()) == (0, 299, 0, 39)
+    assert (np.bincount(items)[:3] > 1.5 * np.bincount(items)[-3:]).all()  # by the power law 13 times
+    assert not parts[0]["item_id"].equals(parts[1]["item_id"].slice(0, len(parts[0])))
+    (out / "part-00003.parquet").unlink()
+    assert here("trainers.generate", *command).status == 0
+    assert pq.read_table(out / "part-00003.parquet").equals(parts[3])

@@ -38,6 +38,8 @@ def run(settings: Settings, workdir: Workdir, split: Split, say: Say) -> dict[st
     version = card.version_of(export_dir, values["model_id"], WEIGHTS, min(TOP_K, len(split.item_ids)))
     if version is None:
         version = export_model(evaluation.model, split.item_ids, split.titles, facts, export_dir)
+    else:
+        versions.remove_left(export_dir)
     say(summary.table(values))
     say(summary.examples(split, evaluation.rank))
     say(f"Checkpoint: {workdir.best}\nSavedModel: {version}")

@@ -6,7 +6,6 @@ share it, and none of them reads the log again. The engine works out of core, so
 
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,10 @@ def prepare(
     if settings.data.data and not log.is_url(settings.data.data):
         log.files_of(settings.data.data)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
-    if options.engine == MEMORY:
+        if not engines.was_finished(settings, out, options):
+            raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
+        manifest = prepared.Prepared(out).manifest
+    elif options.engine == MEMORY:
         manifest = in_memory(settings, out, options, given, say)
     else:
         manifest = engines.prepare(settings, out, options, say)
@@ -94,17 +95,13 @@ def in_memory(
 ) -> dict[str, Any]:
     """`prepare` of a log that is read into memory, by any protocol of `vae_cf_tf.data.split`."""
     split = load_split(settings, say, given)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        prepared.write_split(split, unfinished, options.shard_users)
+    with engines.made_aside(settings, out, options, say) as work:
+        folder = work / "out"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        prepared.write_split(split, folder, options.shard_users)
         protocol = {name: settings[name] for name in names("split")}
-        manifest = prepared.finish(unfinished, protocol, split.about, options.shard_users, MEMORY)
-        unfinished.chmod(0o755)
-        engines.publish(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return manifest
+        return prepared.finish(folder, protocol, split.about, options.shard_users, MEMORY)
 
 
 def run() -> int:

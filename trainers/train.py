@@ -84,15 +84,15 @@ def train(
             options.best_by,
         )
         checkpoint.restore(model, options.epochs, say)
-        if start and not checkpoint.epochs_done:
+        if start and not checkpoint.has_begun:
             _start_from(start, model, settings, split, say)
-        elif not checkpoint.epochs_done and starts_from_factors(options.initial_items, split.train):
+        elif not checkpoint.has_begun and starts_from_factors(options.initial_items, split.train):
             say("Item vectors start from factors of the log …")
             start_from_factors(model, split.train, options.seed)
         if not _goes_on(checkpoint, settings):
             say(f"Trained already: {checkpoint.epochs_done} epochs.")
-        elif checkpoint.epochs_done:
-            say(f"Resuming after epoch {checkpoint.epochs_done}.")
+        elif checkpoint.has_begun:
+            say(f"Resuming {checkpoint.place}.")
         tensorboard = keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False)
         shown = verbose if verbose != 1 or can_redraw else 2
         _train_together(model, settings, split, averages, checkpoint, [tensorboard, checkpoint, *callbacks], shown)
@@ -155,24 +155,35 @@ def _train_together(
     group, options = strategies.group(settings.run), settings.training
     # Where the chief read or computed weights, it sends them: other machines may round otherwise.
     is_given = bool(
-        checkpoint.epochs_done or options.warm_start or starts_from_factors(options.initial_items, split.train)
+        checkpoint.has_begun or options.warm_start or starts_from_factors(options.initial_items, split.train)
     )
     checkpoint.state, is_given = json.loads(group.told(json.dumps([checkpoint.state, is_given]))[0])
     if is_given:  # else the strategy has given all the same initial weights
         group.copy_from_chief(everything(model, averages))
     if not _goes_on(checkpoint, settings):
         return
-    passes_done = checkpoint.epochs_done * options.passes
-    with interruptible(checkpoint.where_it_resumes) as interrupt:
+    steps_per_pass = batches.steps_per_pass(split.train, options.batch_size)
+    steps_per_epoch = steps_per_pass * options.passes
+
+    def fit(epochs: int, steps_done: int, interrupt: keras.callbacks.Callback) -> None:
+        """Trains up to `epochs` in all, from where the checkpoint is: `steps_done` steps of an epoch are done."""
+        first = divmod(checkpoint.epochs_done * steps_per_epoch + steps_done, steps_per_pass)
         group.fit(
             model,
-            batches.shuffled(split.weighted_train(), options.batch_size, options.seed, passes_done, split.has_weights),
-            epochs=options.epochs,
+            batches.shuffled(split.weighted_train(), options.batch_size, options.seed, *first, split.has_weights),
+            epochs=epochs,
             initial_epoch=checkpoint.epochs_done,
-            steps_per_epoch=batches.steps_per_pass(split.train, options.batch_size) * options.passes,
+            steps_per_epoch=steps_per_epoch - steps_done,
             verbose=verbose,
             callbacks=[StopOnNaN(), averages, checkpoint.validate, *callbacks, interrupt],
         )
+
+    with interruptible(checkpoint.where_it_resumes) as interrupt:
+        if checkpoint.partial:  # the rest of an epoch has a number of steps of its own
+            model.is_within_epoch = True
+            fit(checkpoint.epochs_done + 1, checkpoint.partial["steps"], interrupt)
+        if _goes_on(checkpoint, settings):
+            fit(options.epochs, 0, interrupt)
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:

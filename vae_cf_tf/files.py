@@ -64,9 +64,7 @@ def written_aside(path: str | os.PathLike) -> Iterator[Path]:
     with lock:
         try:
             yield aside
-            sync(aside)
-            os.replace(aside, path)
-            sync(path.parent)
+            move(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -131,6 +129,19 @@ def _remove_leftovers(path: Path) -> None:
             if lock := _taken(aside, create=False):
                 with lock:
                     aside.unlink()
+
+
+def move(aside: Path, target: Path) -> None:
+    """Renames a finished file or folder so that a power cut leaves all of it or nothing under the new name."""
+    sync_all(aside)
+    os.replace(aside, target)
+    sync(target.parent)
+
+
+def sync_all(path: Path) -> None:
+    """`sync` of a file, or of a folder and all that is below it."""
+    for each in [*path.rglob("*"), path]:
+        sync(each)
 
 
 def sync(path: str | os.PathLike) -> None:

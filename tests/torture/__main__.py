@@ -12,6 +12,7 @@ from torture.part import Record, carry_out
 PARTS = {
     "kills": "torture.kills:Kills",
     "disk": "torture.disk:Disk",
+    "power": "torture.power:Power",
     "together": "torture.together:Together",
     "files": "torture.inputs:Files",
     "bytes": "torture.flips:Bytes",

@@ -80,8 +80,8 @@ class Disk(Part):
         return {"found": f"{said}: {found}" if found else "", "status": ended.status, "line": ended.stderr[-300:]}
 
     def _ends_well(self, ended: forks.Ended, step: str, folder: Path) -> str:
-        if not ended.status:  # it did without, or needed less
-            return self.world.difference(step, folder)
+        if not ended.status and not self.world.difference(step, folder):  # it did without, or needed less
+            return ""
         fault = self.world.restarted(step, folder)
         return f"then without a fault: {fault}" if fault else ""
 

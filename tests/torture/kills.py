@@ -25,7 +25,7 @@ class Kills(Part):
 
     def __init__(self, folder: Path, seed: int, scale: float):
         super().__init__(folder, seed, scale)
-        self.world = World(folder / "world", folder / "case")
+        self.world = World(folder.parent / "world", folder.parent / "case")
         self._measured: dict[str, tuple[float, int]] = {}
 
     def cases(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.files import home_expanded, locked, written_aside
+from vae_cf_tf.files import home_expanded, locked, move, written_aside
 from vae_cf_tf.say import Say, silent
 
 _URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
@@ -83,4 +83,4 @@ def _unpack(archive: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside, zipfile.ZipFile(archive) as packed:
         packed.extractall(aside)
         inner = Path(aside) / folder.name
-        os.rename(inner if inner.is_dir() else aside, folder)
+        move(inner if inner.is_dir() else Path(aside), folder)

@@ -1,4 +1,4 @@
-"""Made-up data: the embedded data set, and bare matrices of a data set's shape for benchmarks."""
+"""Made-up data: the embedded data set, and bare logs and matrices of a data set's shape for benchmarks."""
 
 import numpy as np
 from scipy import sparse
@@ -87,6 +87,20 @@ def synthetic_log(
         ratings=None,
         titles=titles,
     )
+
+
+def synthetic_events(
+    users: int, items: int, events: int, seed: int = 0, part: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """One part of a log of any size, without any taste in it: the user and the item of each event, in random order.
+
+    A part is a function of the arguments alone, so a large log is made part by part. A pair may come more than once.
+    Item i's popularity is that of `synthetic_matrix`; user u's activity is about proportional to u^-0.5.
+
+    Returns: int64 [events], int64 [events].
+    """
+    random = np.random.default_rng([seed, part])
+    return _popular(random.random(events), users, 0.5), _popular(random.random(events), items, 1.0)
 
 
 def synthetic_matrix(

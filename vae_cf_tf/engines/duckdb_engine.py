@@ -1,7 +1,6 @@
 """DuckDB: one process, out of core."""
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from vae_cf_tf.data.text import one_line
 from vae_cf_tf.engines.base import Engine, EngineOptions, kind_of
 from vae_cf_tf.engines.log import LogFiles, is_url
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import move
 from vae_cf_tf.say import Say
 
 _MACROS = (
@@ -106,7 +106,7 @@ class DuckDB(Engine):
                 aside = path.with_suffix(".tmp")
                 rows = sql(f"place >= {start} AND place < {start + size}")
                 self._copy(f"SELECT * EXCLUDE (place) FROM ({rows}) AS s ORDER BY s.place", aside)
-                os.replace(aside, path)
+                move(aside, path)
             pace.told(f"{folder.name}: {min(start + size, users):,} of {users:,} users written …")
 
     def text(self, value: str) -> str:

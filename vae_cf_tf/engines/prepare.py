@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import time
@@ -22,6 +21,8 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings, SplitSettings
 from vae_cf_tf.settings.settings import names
+
+_JOB = "job.json"
 
 
 class Options(NamedTuple):
@@ -57,26 +58,40 @@ def prepare(settings: Settings, out: Path, options: Options, say: Say) -> dict[s
     check(settings.split)
     if not re.fullmatch(r"(\d+(\.\d+)?[KMGT]i?B)?", options.memory):
         raise UserError(f"--memory takes a size such as 4GB or 900MB. Received: {options.memory!r}.")
-    work = out.parent / f".{out.name}.unfinished"
-    work.mkdir(parents=True, exist_ok=True)
-    with files.locked(work, f"Another process prepares {out}. Wait for it to end, or give another --out."):
-        _claim(work, settings, options, say)
-        with base.start(options.engine, base.EngineOptions(work, options.memory, options.master)) as engine:
-            found = log.describe(settings, work, say)
-            if found.columns is None:
-                found = log.with_names(found, engine.names(found), settings)
-            manifest = _Job(engine, found, settings, work, options, say).run()
-        publish(work / "out", out)
-        shutil.rmtree(work, ignore_errors=True)  # the data set is whole; the next command removes what is left
+    with (
+        made_aside(settings, out, options, say) as work,
+        base.start(options.engine, base.EngineOptions(work, options.memory, options.master)) as engine,
+    ):
+        found = log.describe(settings, work, say)
+        if found.columns is None:
+            found = log.with_names(found, engine.names(found), settings)
+        manifest = _Job(engine, found, settings, work, options, say).run()
     return manifest
 
 
-def publish(folder: Path, out: Path) -> None:
-    """Moves a finished folder to `out`, which is missing or empty. Its files are on the disk before its name is."""
-    for path in sorted(folder.rglob("*")):
-        files.sync(path)
-    os.replace(folder, out)
-    files.sync(out.parent)
+@contextlib.contextmanager
+def made_aside(settings: Settings, out: Path, options: Options, say: Say) -> Iterator[Path]:
+    """Yields a hidden folder beside `out` to work in, whose folder "out" then becomes `out`.
+
+    If the body fails or is killed, the folder stays, and the same command finds it as it was.
+    """
+    work = _work(out)
+    work.mkdir(parents=True, exist_ok=True)
+    with files.locked(work, f"Another process prepares {out}. Wait for it to end, or give another --out."):
+        _claim(work, settings, options, say)
+        yield work
+        files.move(work / "out", out)
+        _remove(work)
+
+
+def was_finished(settings: Settings, out: Path, options: Options) -> bool:
+    """Whether this command has made `out` already and was killed while it removed what it no longer needed."""
+    work = _work(out)
+    if (work / "out").exists() or _claimed(work) != _job(settings, options):
+        return False
+    with files.locked(work, f"Another process prepares {out}. Wait for it to end.", create=False):
+        _remove(work)
+    return True
 
 
 def check(settings: SplitSettings) -> None:
@@ -91,24 +106,49 @@ def check(settings: SplitSettings) -> None:
         )
 
 
-def _claim(work: Path, settings: Settings, options: Options, say: Say) -> None:
-    """Removes from the work folder what another command left there."""
+def _work(out: Path) -> Path:
+    return out.parent / f".{out.name}.unfinished"
+
+
+def _job(settings: Settings, options: Options) -> dict[str, Any]:
+    """What two commands must have in common for one to go on where the other was killed."""
     job = {
         "settings": {name: settings[name] for name in names("data", "split")},
         "engine": options.engine,
         "shard_users": options.shard_users,
         "files": _states(settings.data.data),
     }
-    path = work / "job.json"
-    text = json.dumps(job, indent=1)
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_text(encoding="utf-8") == text:
-            say("Going on from the stages that are done already.")
-            return
+    return json.loads(json.dumps(job))  # as it is read again: lists for tuples
+
+
+def _claimed(work: Path) -> dict[str, Any] | None:
+    """The job of the command that worked in the folder last."""
+    with contextlib.suppress(OSError, ValueError):
+        return files.read_json(work / _JOB)
+    return None
+
+
+def _claim(work: Path, settings: Settings, options: Options, say: Say) -> None:
+    """Removes from the work folder what another command left there."""
+    job = _job(settings, options)
+    if _claimed(work) == job:
+        say("Going on from the stages that are done already.")
+        return
+    _empty(work, files.LOCK)
+    files.write_json(work / _JOB, job)
+
+
+def _empty(work: Path, *kept: str) -> None:
     for entry in work.iterdir():
-        if entry.name != files.LOCK:
+        if entry.name not in kept:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    path.write_text(text, encoding="utf-8")
+
+
+def _remove(work: Path) -> None:
+    """Removes the folder, its job last. What cannot be removed stays: `out` is whole."""
+    with contextlib.suppress(OSError):
+        _empty(work, files.LOCK, _JOB)
+        shutil.rmtree(work)
 
 
 def _states(data: str) -> list[list[Any]]:
@@ -201,7 +241,7 @@ class _Job:
             shutil.rmtree(aside, ignore_errors=True)
             with self._timed(stage.told):
                 self.engine.write(stage.sql, aside, stage.order)
-                os.replace(aside, folder)
+                files.move(aside, folder)
         self.engine.view(stage.name, folder)
 
     @contextlib.contextmanager

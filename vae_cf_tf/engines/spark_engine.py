@@ -1,7 +1,6 @@
 """Apache Spark: a cluster, or the cores of this machine. All nodes must see the work folder under the same path."""
 
 import contextlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from vae_cf_tf.engines.base import Engine, EngineOptions, kind_of
 from vae_cf_tf.engines.log import LogFiles
 from vae_cf_tf.engines.spark_session import session
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import move
 from vae_cf_tf.say import Say
 
 _KINDS = (
@@ -105,7 +105,7 @@ class Spark(Engine):
             frame.write.option("compression", "zstd").partitionBy("shard").parquet(str(aside.absolute()))
         for shard in range(shards):
             (file,) = (aside / f"shard={shard}").glob("*.parquet")
-            os.replace(file, folder / shard_name(shard))
+            move(file, folder / shard_name(shard))
         shutil.rmtree(aside)
 
     def text(self, value: str) -> str:

@@ -79,6 +79,8 @@ class Autoencoder(keras.Model):
         self.users, self.seed = users, seed
         self.likelihood_class: type[Likelihood] = LIKELIHOODS[self.settings.likelihood]
         self.step_options = StepOptions()
+        self.is_within_epoch = False
+        """Whether the next epoch of `fit` is the rest of one, for which `refresh` was called already."""
         self.beta = self.add_weight(shape=(), initializer="zeros", trainable=False, name="beta")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl")}
         self.build_layers()
@@ -365,13 +367,15 @@ class Autoencoder(keras.Model):
 
 
 class _Refresh(keras.callbacks.Callback):
-    """Calls the model's `refresh` before each epoch."""
+    """Calls the model's `refresh` before each epoch that begins."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.refresh = tf.function(lambda: self.model.refresh(), autograph=False)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.refresh()
+        if not self.model.is_within_epoch:
+            self.refresh()
+        self.model.is_within_epoch = False
 
 
 def split_seed(seed: tf.Tensor | None, n: int) -> list[tf.Tensor | None]:

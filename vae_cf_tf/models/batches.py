@@ -1,5 +1,6 @@
 """From a sparse matrix to batches of histories, without ever writing out a row."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -53,7 +54,12 @@ def steps_per_pass(matrix: sp.csr_matrix | UserBatches, batch_size: int) -> int:
 
 
 def shuffled(
-    train: sp.csr_matrix | UserBatches, batch_size: int, seed: int, first_pass: int = 0, weighted: bool = False
+    train: sp.csr_matrix | UserBatches,
+    batch_size: int,
+    seed: int,
+    first_pass: int = 0,
+    first_step: int = 0,
+    weighted: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of histories for training: each pass its own permutation, a function of (seed, pass) alone.
 
@@ -61,16 +67,16 @@ def shuffled(
       train: [users, items].
       batch_size: users in a batch; a pass's last batch holds the rest.
       seed: seed of the permutations.
-      first_pass: the pass (from 0) that the stream starts with.
+      first_pass, first_step: the pass, and the batch of this pass, that the stream starts with, from 0.
       weighted: whether each batch is a pair: histories, and the values of `train`, float32 [items of the batch].
     """
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        number = first_pass
-        while True:
-            for rows in of_pass(train, batch_size, seed, number):
+        skipped = first_step
+        for number in itertools.count(first_pass):
+            for rows in itertools.islice(of_pass(train, batch_size, seed, number), skipped, None):
                 yield (rows.indices, rows.indptr, rows.data)[: 3 if weighted else 2]
-            number += 1
+            skipped = 0
 
     vectors = tuple(tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.int32, tf.float32))
     flat = tf.data.Dataset.from_generator(generate, output_signature=vectors[: 3 if weighted else 2])

@@ -23,7 +23,7 @@ from vae_cf_tf.data.load import read_log, reader_options, split_of
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError, did_you_mean
 from vae_cf_tf.evaluation.metrics import METRICS
-from vae_cf_tf.files import home_expanded, sync
+from vae_cf_tf.files import home_expanded, move
 from vae_cf_tf.recommender import requests
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.say import Say, print_line, silent
@@ -271,8 +271,7 @@ class Recommender:
             shutil.copytree(run.path, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "export"))
             Workdir(aside).claim(run.settings().replaced(workdir=str(target)))
             aside.chmod(0o755)
-            sync(aside)
-            os.replace(aside, target)
+            move(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return target
@@ -399,7 +398,7 @@ def _resumable(workdir: Workdir) -> Iterator[None]:
     except KeyboardInterrupt:
         where = "starts from the first epoch: no checkpoint was written yet"
         if workdir.checkpoint.exists():
-            where = f"goes on after epoch {len(checkpoints.read_meta(workdir.checkpoint)['rows'])}"
+            where = f"goes on {checkpoints.place(checkpoints.read_meta(workdir.checkpoint))}"
         raise KeyboardInterrupt(f"fit on the same data {where}.") from None
 
 

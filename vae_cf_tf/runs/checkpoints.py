@@ -89,6 +89,13 @@ def read(path: str | os.PathLike, name: str) -> np.ndarray:
     raise UserError(f"The checkpoint {path} has no {name}: it belongs to another model.")
 
 
+def place(state: Mapping[str, Any]) -> str:
+    """Where the run of a checkpoint goes on, for people, from its `meta`."""
+    if partial := state.get("partial"):
+        return f"in epoch {len(state['rows']) + 1} after {partial['steps']:,} steps"
+    return f"after epoch {len(state['rows'])}"
+
+
 def digest(path: str | os.PathLike) -> str:
     """16 hexadecimal digits that checkpoints of equal variables share: from the checksums that the file carries.
 

@@ -138,7 +138,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
       validate: has the epoch's figures; comes before this callback.
       patience: see above.
       warmup_epochs: length of β's warm-up.
-      seconds: least time between two checkpoints.
+      seconds: least time between two checkpoints; within an epoch it is `WITHIN_EPOCH_SECONDS`, if that is more.
       averages: whose averages are the best epoch's weights, if it keeps any; a checkpoint holds both.
       best_by: the figure of the validation users that decides: NDCG@100, or their ELBO.
     """
@@ -160,8 +160,10 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch, self.waited, self.stopped = -math.inf, 0, 0, False
         self.peak_rss_mb = 0.0  # of all processes that trained
+        self.partial: dict[str, Any] | None = None  # within an epoch: steps, seconds, and what the model tracks
+        self.steps = 0  # done in this epoch
         self.written = time.monotonic()
-        self.written_epoch = 0
+        self.place = ""
 
     def restore(self, model: Autoencoder, epochs: int, say: Callable[[str], None]) -> None:
         """Takes up the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
@@ -178,24 +180,28 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
                 f"The best epoch of the run in {self.workdir.path} is {epoch}, and --epochs={epochs} would train it "
                 f"again from the start. Give --epochs={epoch} or more, or another --workdir."
             )
-        if checkpoint.exists() != best.exists():
-            missing = best if checkpoint.exists() else checkpoint
-            say(f"{missing} is missing: training starts from the first epoch.")
-        if not checkpoint.exists() or not best.exists():
+        if not checkpoint.exists():
+            if best.exists():
+                say(f"{checkpoint} is missing: training starts from the first epoch.")
+            return
+        if not best.exists() and checkpoints.read_meta(checkpoint)["best_epoch"]:
+            say(f"{best} is missing: training starts from the first epoch.")
             return
         self.state = checkpoints.load(checkpoint, everything(model, self.averages))
-        self.written_epoch = self.epochs_done
-        self._write_history()
+        self.place = checkpoints.place(self.state)
+        if self.rows:
+            self._write_history()
 
     @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the variables."""
-        return {name: getattr(self, name) for name in _STATE}
+        return {name: getattr(self, name) for name in (*_STATE, "partial")}
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
         for name in _STATE:
             setattr(self, name, values[name])
+        self.partial = values.get("partial")
 
     @property
     def epochs_done(self) -> int:
@@ -203,11 +209,38 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
 
     def where_it_resumes(self) -> str:
         """What to tell a person who interrupts the training."""
-        if self.written_epoch:
-            return f"The same command goes on after epoch {self.written_epoch}."
+        if self.place:
+            return f"The same command goes on {self.place}."
         return "No checkpoint was written yet: the same command starts from the first epoch."
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any step was done before the present process."""
+        return bool(self.rows or self.partial)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.steps = 0
+        if self.partial:
+            self.steps = self.partial["steps"]
+            self.validate.started -= self.partial["seconds"]
+            for name, values in self.partial["tracked"].items():
+                for variable, value in zip(self.model.trackers[name].variables, values, strict=True):
+                    variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.steps += 1
+        is_last = batch + 1 == self.params["steps"]
+        if not is_last and time.monotonic() - self.written >= max(self.seconds, WITHIN_EPOCH_SECONDS):
+            trackers = self.model.trackers.items()
+            self.partial = {
+                "steps": self.steps,
+                "seconds": self.validate.ended - self.validate.started,
+                "tracked": {name: [float(v) for v in tracker.variables] for name, tracker in trackers},
+            }
+            self._write()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.partial = None
         train = {name: float(logs[name]) for name in ("beta", "loss", "nll", "kl")}
         self.rows.append({"epoch": epoch + 1} | train | self.validate.figures)
         self.peak_rss_mb = max(self.peak_rss_mb, machine.peak_rss())
@@ -237,11 +270,15 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
 
     def _write(self) -> None:
         checkpoints.save(self.workdir.checkpoint, everything(self.model, self.averages), self.state)
-        self.written, self.written_epoch = time.monotonic(), self.epochs_done
+        self.written, self.place = time.monotonic(), checkpoints.place(self.state)
 
 
 _STATE = ("rows", "best", "best_epoch", "waited", "stopped", "peak_rss_mb")
 """The names of `CheckpointAndEarlyStop.state`."""
+
+
+WITHIN_EPOCH_SECONDS = 600.0
+"""Least time from one checkpoint to another within an epoch. A checkpoint of a large model takes seconds."""
 
 
 class EarlyStop(CheckpointAndEarlyStop):
