@@ -214,12 +214,14 @@ class Bytes(Part):
         for number, reader in enumerate(READERS):
             for name in _files(self._folder(reader.after), reader.pattern):
                 found += [f"read:{number}:{name}:{k}" for k in range(max(1, self.number(FULL) // CHUNK))]
+        commands = []
         for number, command in enumerate(COMMANDS_READ):
             rng = random.Random(f"{self.seed} {number}")
             for pattern in command.patterns:
                 names = _files(self._folder(command.before), pattern)
-                found += [f"command:{number}:{rng.choice(names)}:{k}" for k in range(self.number(COMMANDS))]
-        return found
+                commands += [f"command:{number}:{rng.choice(names)}:{k}" for k in range(COMMANDS)]
+        drawn = random.Random(self.seed).sample(range(len(commands)), self.number(len(commands)))
+        return found + [commands[place] for place in sorted(drawn)]
 
     def run(self, case: str) -> dict[str, Any]:
         kind, number, name, _ = case.split(":")
