@@ -146,7 +146,7 @@ tf.function(model.refresh, autograph=False)()
 stream = iter(batches.shuffled(train, settings.training.batch_size, 0))
 for _ in range(6):
     step(iter([next(stream)]))
-print((int(train.nnz), machine.peak_rss(since_reset=True)))
+print((int(train.nnz), machine.peak_rss()))
 """
 
 

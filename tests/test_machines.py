@@ -83,3 +83,15 @@ def test_a_tilde_is_the_home_folder(tmp_path):
     assert not (ROOT / "~").exists()
     typed = process("export.inspect", "~nosuchuser/x", env=environment)
     mistake(typed, "~nosuchuser is nobody's home folder")
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    """The one that started it had 2 GiB."""
+    child = "from vae_cf_tf import machine; print(machine.peak_rss())"
+    code = (
+        "import subprocess, sys; import numpy as np; used = np.ones(2**31, np.uint8)\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 100 < float(done.stdout) < 1024

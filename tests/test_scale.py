@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vae_cf_tf.data.prepared import SHARD_USERS, finish, write_split
 from vae_cf_tf.data.split import HeldOut, Split
 from vae_cf_tf.data.synthetic import synthetic_matrix
 
@@ -30,6 +31,29 @@ def test_memory_of_training_at_the_shape_of_ml_20m(tmp_path):
     print(f"\npeak RSS {values['peak_rss_mb']:.0f} MiB, {values['users_per_second']:.0f} users/s")
     assert [baseline["name"] for baseline in values["baselines"]] == ["popularity", "item_knn", "ease"]
     assert values["peak_rss_mb"] < 3 * 1024
+
+
+def test_memory_of_training_from_shards_does_not_grow_with_the_users(tmp_path):
+    """The whole job, a pass over 5 M users of 10 of 5,000 items beside one of 50,000: within 10 %."""
+    known, wanted = (synthetic_matrix(1_000, 5_000, n, seed=s) for n, s in ((8_000, 1), (2_000, 2)))
+    held_out = HeldOut(known, (wanted - wanted.multiply(known)).tocsr())
+    held_out.target.eliminate_zeros()
+    peaks = {}
+    for users, epochs in ((50_000, 4), (5_000_000, 1)):
+        folder, workdir = tmp_path / str(users), tmp_path / f"run{users}"
+        folder.mkdir()
+        train = synthetic_matrix(users, 5_000, 10 * users, seed=0)
+        write_split(Split(train, held_out, held_out, [str(i) for i in range(5_000)], {}), folder)
+        finish(folder, {}, {}, SHARD_USERS, "a test")
+        del train
+        flags = ["--flagfile=trainers/flags/multvae.flags", f"--data={folder}", f"--workdir={workdir}"]
+        flags += ["--train_from=shards", "--hidden_dim=32", "--latent_dim=16", "--batch_size=2000"]
+        flags.append(f"--epochs={epochs}")
+        subprocess.run([sys.executable, "-m", "trainers.main", *flags], cwd=ROOT, check=True)
+        values = json.loads((workdir / "metrics.json").read_text())
+        peaks[users] = values["peak_rss_mb"]
+        print(f"\n{users:,} users: peak RSS {peaks[users]:.0f} MiB, {values['users_per_second']:.0f} users/s")
+    assert peaks[5_000_000] < 1.1 * peaks[50_000]
 
 
 def test_reading_and_splitting_25_million_ratings(tmp_path):

@@ -37,12 +37,12 @@ def rss() -> int:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_rss(since_reset: bool = False) -> float:
+def peak_rss() -> float:
     """Largest resident memory of the process so far, or since `reset_peak_rss`, in MiB."""
-    if since_reset:
-        with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as f:
-            line = next(line for line in f if line.startswith("VmHWM:"))
-            return int(line.split()[1]) / 1024
+    # Not ru_maxrss where there is /proc: it begins with the peak of the process that started this one.
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as f:
+        line = next(line for line in f if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

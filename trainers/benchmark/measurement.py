@@ -86,7 +86,7 @@ class Measurement:
             for _ in range(3):
                 self._step(phase)()
                 tick(0.0)
-        self.peak_rss = machine.peak_rss(since_reset=True)  # of training; what follows takes more
+        self.peak_rss = machine.peak_rss()  # of training; what follows takes more
 
         say("counting the work of a step and tracing its parts")
         batch, works = next(self.stream), []
