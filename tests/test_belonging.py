@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import EVCF, ROOT, checkerboard, compiled, small, synthetic_events
-from typed import Typed, here, mistake
+from typed import Typed, here, mistake, process
 
 from export import card, kernels, savedmodel, versions
 from trainers import evaluate as evaluation
@@ -412,11 +412,8 @@ def test_other_data_under_the_same_path_is_refused(finished, tmp_path):
 
 def test_a_second_training_in_a_workdir_is_refused(copied):
     with files.locked(copied.run.workdir, "the test is at work here"):
-        command = [sys.executable, "-m", "trainers.main", f"--workdir={copied.run.workdir}"]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"Error: Another process is at work in {copied.run.workdir}.")
-    assert result.stderr.count("\n") == 1
+        result = process("trainers.main", f"--workdir={copied.run.workdir}")
+    mistake(result, f"Another process is at work in {copied.run.workdir}.")
 
 
 def test_the_lock_ends_with_its_process_and_leaves_no_folder_behind(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 from conftest import ROOT
-from typed import forget_flags, here, mistake, process
+from typed import forget_flags, fresh_process, here, mistake, process
 
 from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
@@ -80,9 +80,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize("code", [None, 0, 3, "text", ""])
 def test_the_test_kit_ends_as_python_does(code, tmp_path, monkeypatch):
-    (tmp_path / "ending.py").write_text(f"raise SystemExit({code!r})\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert here("ending") == process("ending", cwd=tmp_path)
+    (tmp_path / "ending.py").write_text(f"import sys\nprint(sys.argv[1:])\nraise SystemExit({code!r})\n")
+    assert here("ending", "a") == fresh_process("ending", "a", cwd=tmp_path) == process("ending", "a", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

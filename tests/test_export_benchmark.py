@@ -13,7 +13,7 @@ from export.benchmark import floors
 def test_the_command_measures_and_writes_json(tmp_path):
     typed = process(
         "export.benchmark", "--items=300", "--lengths=3,500", "--hidden_dim=16", "--latent_dim=4", "--requests=10",
-        "--batch=3", "--candidates=7", f"--output={tmp_path / 'out.json'}", timeout=120,
+        "--batch=3", "--candidates=7", f"--output={tmp_path / 'out.json'}",
     )  # fmt: skip
     assert typed.status == 0, typed.stderr[-2000:]
     assert typed.stderr == "300 items: writing the model …\n"

@@ -231,7 +231,7 @@ def test_what_follows_training_needs_the_extension_and_says_so(run, tmp_path):
 
 
 def test_help_and_a_wrong_module(tmp_path):
-    shown = typed.process("trainers.main", EXTENSION, "--help").stdout
+    shown = typed.fresh_process("trainers.main", EXTENSION, "--help").stdout
     for name in ("toy_mixture", "toy_negative_binomial", "toy_neighbours"):
         assert name in shown
     typed.mistake(typed.process("trainers.main", "--extension=no.such.module"), "no.such.module")

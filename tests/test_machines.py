@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT, synthetic_events
-from typed import mistake, process
+from typed import fresh_process, mistake, process
 
 TINY = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50", "--epochs=2"]
 
@@ -26,7 +26,7 @@ def test_another_folder_language_home_and_number_of_cores(tmp_path):
     titles.write_text(titles.read_text(encoding="utf-8").replace("Jazz", "Jäzz 映画"), encoding="utf-8")
     environment = {"PATH": os.environ["PATH"], "LANG": "C", "PYTHONIOENCODING": "ascii"}
     core = min(os.sched_getaffinity(0))
-    typed = process(
+    typed = fresh_process(
         "trainers.main", f"--flagfile={ROOT / 'vamp.flags'}", "--data=Ä b ö/events.csv", "--workdir=Ä b ö/läuft", *TINY,
         cwd=tmp_path, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )  # fmt: skip

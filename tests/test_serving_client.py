@@ -15,7 +15,7 @@ import tensorflow as tf
 from serving_kit import ITEM_IDS, TITLES, exported
 from stand_in_server import serving
 from tensorflow_serving.apis import predict_pb2
-from typed import Typed, mistake, process
+from typed import Typed, fresh_process, mistake, process
 
 from export import titles
 from export.client import messages
@@ -218,7 +218,7 @@ def command(tmp_path, *arguments: str) -> Typed:
     """The client as typed, in a folder where an import of TensorFlow fails."""
     (tmp_path / "tensorflow").mkdir(exist_ok=True)
     (tmp_path / "tensorflow" / "__init__.py").write_text("raise AssertionError('TensorFlow is imported')")
-    return process("export.client", *arguments, cwd=tmp_path)
+    return fresh_process("export.client", *arguments, cwd=tmp_path)
 
 
 def shown(history: str, row: list[tuple[str, float]]) -> list[str]:

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 from conftest import EVCF, ROOT, synthetic_events
-from typed import here, mistake, process
+from typed import Started, here, mistake, process
 
 from trainers.sweep import output, plans, results, scheduling
 from trainers.sweep.runs import FINISHED, SHARED, SweepRun, all_runs, of_results
@@ -267,16 +265,15 @@ def alive(pid: int) -> bool:
 def killed(log, tmp_path_factory):
     """A sweep that was killed in its second run, and the processes of its runs."""
     folder = tmp_path_factory.mktemp("sweeps") / "killed"
-    command = [sys.executable, "-m", "trainers.sweep", *sweep(log, folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (folders(folder)[1] / "log.txt").exists():
+    command = Started("trainers.sweep", *sweep(log, folder))
+    while command.is_running() and not (folders(folder)[1] / "log.txt").exists():
         time.sleep(0.02)
     workers: list[int] = []
-    while process.poll() is None and not workers:  # the log is there before the process is
-        children = (thread / "children" for thread in Path(f"/proc/{process.pid}/task").iterdir())
+    while command.is_running() and not workers:  # the log is there before the process is
+        children = (thread / "children" for thread in Path(f"/proc/{command.pid}/task").iterdir())
         workers = [int(pid) for file in children for pid in file.read_text().split()]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command.send_signal(signal.SIGKILL)
+    command.ended()
     return folder, workers
 
 

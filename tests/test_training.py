@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, synthetic_events
-from typed import mistake
+from typed import Started, Typed, fresh_process, mistake, process
 
 from vae_cf_tf.runs import checkpoints
 
@@ -22,12 +22,8 @@ TINY = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=
         "--checkpoint_seconds=0"]  # fmt: skip
 
 
-def command(*flags: str, module: str = "trainers.main") -> list[str]:
-    return [sys.executable, "-m", module, *flags]
-
-
-def run(*flags: str, module: str = "trainers.main", **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*flags, module=module), cwd=ROOT, capture_output=True, text=True, **kwargs)
+def run(*flags: str) -> Typed:
+    return process("trainers.main", *flags)
 
 
 def tiny(data: Path, workdir: Path, *more: str) -> list[str]:
@@ -52,10 +48,10 @@ def log(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(log, tmp_path_factory):
-    """A run that nothing disturbed."""
+    """A run that nothing disturbed, in a fresh process: TensorFlow's noise would be seen."""
     workdir = tmp_path_factory.mktemp("runs") / "alone"
-    result = run(*tiny(log, workdir))
-    assert result.returncode == 0, result.stderr
+    result = fresh_process("trainers.main", *tiny(log, workdir))
+    assert result.status == 0, result.stderr
     return workdir, result
 
 
@@ -98,7 +94,7 @@ def test_a_lost_item_item_model_is_made_again(finished, log, tmp_path):
     shutil.copytree(finished[0], workdir)
     (workdir / "item_path.npz").write_bytes(b"damaged")
     result = run(*tiny(log, workdir))
-    assert result.returncode == 0, result.stderr
+    assert result.status == 0, result.stderr
     assert "Item–item model: linear, weight" in result.stdout
     assert metrics(workdir) == metrics(finished[0])
 
@@ -113,25 +109,25 @@ def test_a_person_reads_table_paths_and_titles_and_no_noise(finished):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, log, tmp_path):
-    assert run(*tiny(log, tmp_path / "again")).returncode == 0
+    assert run(*tiny(log, tmp_path / "again")).status == 0
     assert rows_but_times(tmp_path / "again") == rows_but_times(finished[0])
-    assert run(*tiny(log, tmp_path / "other", "--seed=7", "--epochs=1")).returncode == 0
+    assert run(*tiny(log, tmp_path / "other", "--seed=7", "--epochs=1")).status == 0
     assert rows_but_times(tmp_path / "other")[0] != rows_but_times(finished[0])[0]
 
 
 def kill_and_restart(flags: list[str], workdir: Path, kills: int, rng: np.random.Generator, between: tuple) -> None:
     """Starts the command, kills it so often at random moments after its first epoch, then lets it finish."""
     for _ in range(kills):
-        process = subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = Started("trainers.main", *flags)
         before = (workdir / "history.csv").stat().st_mtime_ns if (workdir / "history.csv").exists() else 0
-        while process.poll() is None:
+        while command.is_running():
             if (workdir / "history.csv").exists() and (workdir / "history.csv").stat().st_mtime_ns > before:
                 break
             time.sleep(0.01)
         time.sleep(rng.uniform(*between))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert run(*flags).returncode == 0
+        command.send_signal(signal.SIGKILL)
+        command.ended()
+    assert run(*flags).status == 0
 
 
 def test_killed_and_restarted_it_ends_as_if_never_stopped(finished, log, tmp_path):
@@ -143,15 +139,15 @@ def test_killed_and_restarted_it_ends_as_if_never_stopped(finished, log, tmp_pat
 
 def test_ctrl_c_leaves_a_workdir_that_resumes(finished, log, tmp_path):
     flags = tiny(log, tmp_path / "w")
-    process = subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "w" / "checkpoint.npz").exists():
+    command = Started("trainers.main", *flags)
+    while command.is_running() and not (tmp_path / "w" / "checkpoint.npz").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
-    assert process.returncode == 130
-    assert "The same command goes on" in stderr
-    assert "Traceback" not in stderr
-    assert run(*flags).returncode == 0
+    command.send_signal(signal.SIGINT)
+    result = command.ended()
+    assert result.status == 130
+    assert "The same command goes on" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert run(*flags).status == 0
     assert metrics(tmp_path / "w") == metrics(finished[0])
 
 
@@ -194,7 +190,7 @@ def test_a_finished_run_is_judged_again_but_not_exported_again(finished, log, tm
     shutil.copytree(finished[0], tmp_path / "w")
     (tmp_path / "w" / "baselines.json").write_text("{")  # a cache: made again
     result = run(*tiny(log, tmp_path / "w"))
-    assert result.returncode == 0, result.stderr
+    assert result.status == 0, result.stderr
     assert "Trained already: 6 epochs." in result.stdout
     assert metrics(tmp_path / "w") == metrics(finished[0])
     assert versions(tmp_path / "w" / "export") == ["1"]
@@ -204,7 +200,7 @@ def test_without_the_best_weights_training_starts_anew_and_says_so(finished, log
     shutil.copytree(finished[0], tmp_path / "w")
     (tmp_path / "w" / "best.npz").unlink()
     result = run(*tiny(log, tmp_path / "w"))
-    assert result.returncode == 0
+    assert result.status == 0
     assert "best.npz is missing: training starts from the first epoch." in result.stdout
     assert metrics(tmp_path / "w") == metrics(finished[0])
 
@@ -225,7 +221,7 @@ def test_divergence_stops_the_run_and_names_the_step(log, tmp_path):
 
 def test_export_of_a_run_without_an_epoch_is_refused(log, tmp_path):
     mistake(
-        run(f"--workdir={tmp_path}", f"--export_dir={tmp_path / 'x'}", module="export.main"), "not the workdir of a run"
+        process("export.main", f"--workdir={tmp_path}", f"--export_dir={tmp_path / 'x'}"), "not the workdir of a run"
     )
     assert not (tmp_path / "x").exists()
 
@@ -249,7 +245,7 @@ def test_five_kills_on_real_data(tmp_path):
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED}, which is not in the repository")
     flags = ["--flagfile=trainers/flags/baseline.flags", f"--data={SHARED / 'ml-1m-split'}", "--epochs=30"]
-    assert run(*flags, f"--workdir={tmp_path / 'alone'}").returncode == 0
+    assert run(*flags, f"--workdir={tmp_path / 'alone'}").status == 0
     seed = int(os.environ.get("KILL_SEED", "0"))
     killed = [*flags, f"--workdir={tmp_path / 'w'}", "--checkpoint_seconds=1"]
     kill_and_restart(killed, tmp_path / "w", 5, np.random.default_rng(seed), (0, 5))

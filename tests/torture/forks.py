@@ -5,29 +5,22 @@ A fork is a process of its own, with its own signals, locks and limits, and star
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-HEAVY = ("trainers.job", "trainers.prepare", "trainers.report.write", "export.main", "export.score", "export.inspect")
+import forked
+from forked import ROOT  # noqa: F401 (the parts use it)
 
 
 def import_what_takes_long() -> None:
     """Imports what the commands import; no operation of TensorFlow may run in this process."""
-    from vae_cf_tf.cli import quiet
-
-    quiet.import_tensorflow(lambda: [importlib.import_module(name) for name in HEAVY])
-    from tensorflow.python.eager import context
-
-    assert context.context()._context_handle is None, "TensorFlow has started: a fork of this process would hang"
+    importlib.import_module("preloaded")
 
 
 class Ended(NamedTuple):
@@ -63,25 +56,8 @@ class Fork:
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            status = 1
-            try:
-                os.setsid()
-                os.chdir(folder)
-                os.environ["PYTHONPATH"] = str(ROOT)  # of processes that a command starts
-                for place, file in enumerate(self.files, 1):
-                    os.dup2(file.fileno(), place)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                prepare()
-                status = target() or 0
-            except SystemExit as stop:
-                status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                with contextlib.suppress(BaseException):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                os._exit(status)
+            os.setsid()
+            forked.run_and_exit(target, folder, *(file.fileno() for file in self.files), prepare)
 
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -105,11 +81,4 @@ class Fork:
 
 def command(words: Sequence[str], folder: Path, prepare: Callable[[], None] = lambda: None) -> Fork:
     """`python -m words…` in a fork."""
-    module, *arguments = words
-
-    def target() -> int:
-        sys.argv = [module, *arguments]
-        is_package = importlib.util.find_spec(module).submodule_search_locations
-        return importlib.import_module(f"{module}.__main__" if is_package else module).run()
-
-    return Fork(target, folder, prepare)
+    return Fork(lambda: forked.run_module(*words), folder, prepare)
