@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -123,8 +124,11 @@ class Run:
         self.times[number % KEPT] = started, asked.SIGNATURES.index(request.signature), answer.seconds
 
     def watch(self) -> None:
-        """A thread: looks for new versions, and at the memory."""
+        """A thread: looks for new versions, at the memory, and whether the harness is still there."""
+        parent = os.getppid()
         while not self.ended.wait(POLL):
+            if os.getppid() != parent:
+                os._exit(1)
             for model in self.models:
                 model.renew()
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
