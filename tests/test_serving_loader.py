@@ -30,7 +30,8 @@ ALLOWED = {
         "SparseSegmentSumWithNumSegments Split StatefulPartitionedCall StatelessWhile StaticRegexFullMatch",
         "StridedSlice StringJoin Sub Sum Tanh TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate",
         "BroadcastTo ExpandDims FloorDiv FloorMod Squeeze Tile",
-        "All Any Assert Equal EnsureShape Exp If LessEqual Log LogicalNot PadV2 StatelessIf Unique UnsortedSegmentSum",
+        "All Any Assert Cumprod DecodePaddedRaw Equal LogicalOr StringLength",
+        "EnsureShape Exp If LessEqual Log LogicalNot PadV2 StatelessIf Unique UnsortedSegmentSum",
         "OnesLike RaggedGather RaggedRange RealDiv ScatterNd",
         "TensorScatterAdd TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While",
     )

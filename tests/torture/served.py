@@ -7,8 +7,10 @@ import contextlib
 import faulthandler
 import itertools
 import json
+import os
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from torture.c_api import Session
 
 THREADS, POLL = 8, 0.5  # seconds between two looks at the folder
 LAST = 0.1  # share of the last model's requests
-PAGE = 4096
+PAGE, KEPT = 4096, 2_000_000  # bytes; requests whose times are kept
 
 
 class Served:
@@ -81,9 +83,11 @@ class Run:
         library = serving_c_api.api(plan["libraries"])
         self.models = [Served(library, Path(folder)) for folder in plan["models"]]
         self.plan, self.numbers, self.faults = plan, itertools.count(), []
+        self.counted = threading.Lock()
         self.kinds: Counter[str] = Counter()
         self.by_version: Counter[int] = Counter()
-        self.times: list[tuple[float, str, float]] = []  # start, signature, seconds
+        # Of each request: start, signature, seconds. Made at once: a list would grow with the memory that is watched.
+        self.times = np.full((KEPT, 3), np.nan, np.float32)
         self.memory: list[tuple[float, int]] = []  # start, bytes
         self.started, self.ended = time.monotonic(), threading.Event()
         self.progress = np.memmap(plan["progress"], np.int64, "w+", shape=(THREADS,))
@@ -114,13 +118,17 @@ class Run:
         if fault:
             self.faults.append(f"request {number}, version {version}, {request.signature}, {fault}")
         outcome = "refused" if answer.code else "answered"
-        self.kinds[f"{request.signature} {request.kind} {outcome}"] += 1
-        self.by_version[version] += 1
-        self.times.append((started, request.signature, answer.seconds))
+        with self.counted:
+            self.kinds[f"{request.signature} {request.kind} {outcome}"] += 1
+            self.by_version[version] += 1
+        self.times[number % KEPT] = started, asked.SIGNATURES.index(request.signature), answer.seconds
 
     def watch(self) -> None:
-        """A thread: looks for new versions, and at the memory."""
+        """A thread: looks for new versions, at the memory, and whether the harness is still there."""
+        parent = os.getppid()
         while not self.ended.wait(POLL):
+            if os.getppid() != parent:
+                os._exit(1)
             for model in self.models:
                 model.renew()
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
@@ -152,19 +160,20 @@ class Run:
     def _latencies(self, seconds: float) -> dict[str, dict[str, list[float]]]:
         """p50 and p99 of the first and the last fifth, of all signatures and of each."""
         parts = {"first": (0, seconds / 5), "last": (seconds * 4 / 5, seconds)}
+        begin, signature, took = self.times.T
         found: dict[str, dict[str, list[float]]] = {}
-        for name in ("all", *asked.SIGNATURES):
-            of_name = [(at, took) for at, signature, took in self.times if name in ("all", signature)]
-            for part, (begin, end) in parts.items():
-                times = [took for at, took in of_name if begin <= at <= end]
-                if times:
-                    values = (np.percentile(times, (50, 99)) * 1e3).round(2).tolist()
+        for number, name in enumerate(("all", *asked.SIGNATURES), -1):
+            for part, (after, before) in parts.items():
+                times = took[(begin >= after) & (begin <= before) & ((signature == number) | (name == "all"))]
+                if times.size:
+                    values = (np.percentile(times, (50, 99)) * 1e3).astype(float).round(2).tolist()
                     found.setdefault(name, {})[part] = values
         return found
 
 
 def main(plan: str, answer: str) -> None:
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     run = Run(json.loads(Path(plan).read_text()))
     result = run.carry_out()
     imported = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras", "vae_cf_tf")]
