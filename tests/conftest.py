@@ -20,7 +20,13 @@ from vae_cf_tf.training.compiling import compile_for  # noqa: E402
 ROOT = Path(__file__).parents[1]
 FLAGFILES = sorted((ROOT / "trainers" / "flags").glob("*.flags")) + [ROOT / "vamp.flags"]
 EVCF = settings_in(ROOT / "trainers" / "flags" / "evcf.flags")
+LONGEST = ("test_training", "test_torture", "test_report", "test_flags", "test_sweep", "test_as_typed")
+"""Files that come first: a long one at the end would leave the other worker of `make test` without work."""
 SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def small(path: Path, **settings) -> Settings:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import forked
 from absl import flags
-from forked import ROOT
+
+from tests import forked
+from tests.forked import ROOT
 
 
 class Typed(NamedTuple):
@@ -99,14 +100,14 @@ class Started:
 def _forks() -> multiprocessing.context.BaseContext:
     """Starts the process that is forked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["preloaded"])
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT / "tests"), str(ROOT)])):
+    context.set_forkserver_preload(["tests.preloaded"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
         forkserver.ensure_running()
     return context
 
 
 def _child(command: list[str], folder: Path, environment: dict[str, str], files: list[str]) -> None:
-    assert "preloaded" in sys.modules
+    assert "tests.preloaded" in sys.modules
     os.environ.clear()
     os.environ.update(environment)
     stdout, stderr = (os.open(file, os.O_WRONLY | os.O_APPEND) for file in files)

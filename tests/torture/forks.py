@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import forked
-from forked import ROOT  # noqa: F401 (the parts use it)
+from tests import forked
+from tests.forked import ROOT  # noqa: F401 (the parts use it)
 
 
 def import_what_takes_long() -> None:
     """Imports what the commands import; no operation of TensorFlow may run in this process."""
-    importlib.import_module("preloaded")
+    importlib.import_module("tests.preloaded")
 
 
 class Ended(NamedTuple):
