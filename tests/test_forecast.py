@@ -141,11 +141,11 @@ train = synthetic_matrix(users, items, events, seed=0)
 machine.reset_peak_rss()
 settings = Settings.of(**settings_in(Path(sys.argv[1])))
 model = compile_for(build(settings.model, items, train), settings.training, train)
-step = model.make_train_function()
+model.make_train_function()
 tf.function(model.refresh, autograph=False)()
 stream = iter(batches.shuffled(train, settings.training.batch_size, 0))
 for _ in range(6):
-    step(iter([next(stream)]))
+    model.train_function(iter([next(stream)]))
 print((int(train.nnz), machine.peak_rss()))
 """
 
