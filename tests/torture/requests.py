@@ -58,16 +58,19 @@ class Requests(Part):
 
     def summary(self, results: Sequence[dict[str, Any]]) -> str:
         asked, refused = (sum(result.get(name, 0) for result in results) for name in ("requests", "refused"))
-        memory = next((result for result in results if "slope" in result), None)
         text = f"{asked:,} requests, of which {refused:,} malformed ones were refused."
-        if memory is None:
+        long = next((result for result in results if "resident" in result), None)
+        if long is None:
             return text
-        low, slope, high = memory["slope"]
-        (p50, p99), (p50_end, p99_end) = (memory["milliseconds"]["all"][part] for part in ("first", "last"))
+        (p50, p99), (p50_end, p99_end) = (long["milliseconds"]["all"][part] for part in ("first", "last"))
+        slopes = [
+            f"{words} {long[name]:.0f} MiB, {middle:+.2f} MiB in ten minutes ({low:+.2f} to {high:+.2f})"
+            for name, words in (("in_use", "memory in use"), ("resident", "resident"))
+            for low, middle, high in [long[f"{name}_slope"]]
+        ]
         return (
-            f"{text} Memory over {memory['asked_for'] / 60:.0f} minutes: {slope:+.2f} MiB in ten minutes "
-            f"({low:+.2f} to {high:+.2f}) at {memory['mebibytes']:.0f} MiB; p50 {p50:.1f} ms and p99 {p99:.0f} ms in "
-            f"the first fifth, {p50_end:.1f} and {p99_end:.0f} ms in the last."
+            f"{text} Over {long['asked_for'] / 60:.0f} minutes: {'; '.join(slopes)}; p50 {p50:.1f} ms and p99 "
+            f"{p99:.0f} ms in the first fifth, {p50_end:.1f} and {p99_end:.0f} ms in the last."
         )
 
     # ------------------------------------------------------------------------------------------------- cases
@@ -204,13 +207,16 @@ def _export_wide(folder: Path) -> None:
 
 
 def _with_slope(result: dict[str, Any]) -> dict[str, Any]:
-    """Adds the slope of memory after the warm-up, MiB in ten minutes, between the ends of its 95 % interval."""
+    """Adds the slopes of memory after the warm-up, MiB in ten minutes, between the ends of their 95 % intervals."""
     if "memory" not in result:
         return result
-    memory = np.array(result.pop("memory"), float)
-    memory = memory[memory[:, 0] > WARM_UP * memory[-1, 0]]
-    result["slope"] = [round(value, 3) for value in slope(memory[:, 0] / 600, memory[:, 1] / 2**20)]
-    result["mebibytes"] = round(float(memory[:, 1].mean() / 2**20), 1)
+    times, *memory = np.array(result.pop("memory"), float).T
+    is_warm = times > WARM_UP * times[-1]
+    for name, values in zip(("resident", "in_use"), memory, strict=True):
+        values = values[is_warm] / 2**20
+        result[name] = round(float(values.mean()), 1)
+        result[f"{name}_slope"] = [round(value, 3) for value in slope(times[is_warm] / 600, values)]
+        result[f"{name}_blocks"] = [round(float(part.mean()), 1) for part in np.array_split(values, BLOCKS)]
     return result
 
 
@@ -225,4 +231,4 @@ def slope(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
 def _without_memory(result: dict[str, Any]) -> dict[str, Any]:
     """With the first and last of its memory only."""
     memory = result.pop("memory", [])
-    return result | {"mebibytes": [round(size / 2**20) for _, size in (memory[:1] + memory[-1:])]}
+    return result | {"mebibytes": [round(size / 2**20) for _, size, _ in (memory[:1] + memory[-1:])]}

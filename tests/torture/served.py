@@ -4,6 +4,7 @@ It imports neither TensorFlow nor the code of the models. The plan and the answe
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import itertools
 import json
@@ -28,6 +29,25 @@ from torture.c_api import Session
 THREADS, POLL = 8, 0.5  # seconds between two looks at the folder
 LAST = 0.1  # share of the last model's requests
 PAGE, KEPT = 4096, 2_000_000  # bytes; requests whose times are kept
+
+
+class Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+MALLINFO = ctypes.CDLL(None).mallinfo2
+MALLINFO.restype = Mallinfo
+
+
+def memory() -> tuple[int, int]:
+    """Resident bytes of this process, and those that it has asked for and not given back."""
+    resident, found = Path("/proc/self/statm").read_text().split()[1], MALLINFO()
+    return int(resident) * PAGE, found.uordblks + found.hblkhd
 
 
 class Served:
@@ -88,7 +108,7 @@ class Run:
         self.by_version: Counter[int] = Counter()
         # Of each request: start, signature, seconds. Made at once: a list would grow with the memory that is watched.
         self.times = np.full((KEPT, 3), np.nan, np.float32)
-        self.memory: list[tuple[float, int]] = []  # start, bytes
+        self.memory: list[tuple[float, int, int]] = []  # time, and bytes
         self.started, self.ended = time.monotonic(), threading.Event()
         self.progress = np.memmap(plan["progress"], np.int64, "w+", shape=(THREADS,))
 
@@ -131,8 +151,7 @@ class Run:
                 os._exit(1)
             for model in self.models:
                 model.renew()
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-            self.memory.append((time.monotonic() - self.started, resident))
+            self.memory.append((time.monotonic() - self.started, *memory()))
             if self.plan["live"]:
                 Path(self.plan["live"]).write_text(str(self.models[0].now[0]))
 
@@ -154,7 +173,7 @@ class Run:
             "versions": dict(self.by_version),
             "asked_for": round(seconds, 1),
             "milliseconds": self._latencies(seconds),
-            "memory": [(round(at, 1), size) for at, size in self.memory],
+            "memory": self.memory,
         }
 
     def _latencies(self, seconds: float) -> dict[str, dict[str, list[float]]]:
