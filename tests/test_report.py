@@ -305,15 +305,14 @@ def test_lists_are_kept_and_made_anew_when_they_are_not_of_this_run(reported):
 @pytest.mark.parametrize("reported", ["dae"], indirect=True)
 def test_a_run_that_is_being_continued_is_refused(reported):
     _, workdir, _, _ = reported
-    history = workdir.history.read_text()
+    history = workdir.history.read_bytes()
     with contextlib.ExitStack() as restored:
-        restored.callback(workdir.history.write_text, history)
-        workdir.history.write_text(history + history.splitlines()[-1] + "\n")
-        mistake(before_tensorflow(f"--workdir={workdir.path}"), "figures are of 3 epochs", "its weights of 4 ")
-        workdir.history.write_text(history)
-        values = workdir.metrics.read_text()
-        restored.callback(workdir.metrics.write_text, values)
-        workdir.metrics.write_text(json.dumps(json.loads(values) | {"model_id": "0" * 16}))
+        restored.callback(workdir.history.write_bytes, history)
+        workdir.history.write_bytes(history + history.splitlines()[-1] + b"\r\n")
+        mistake(before_tensorflow(f"--workdir={workdir.path}"), "metrics.json is of 3 epochs", "history.csv of 4 ")
+        workdir.history.write_bytes(history)
+        restored.callback(workdir.metrics.write_bytes, workdir.metrics.read_bytes())
+        files.write_json(workdir.metrics, files.read_json(workdir.metrics) | {"model_id": "0" * 16})
         with pytest.raises(UserError, match=r"figures of the run in .* are of other weights"):
             loaded(workdir)
 
@@ -347,14 +346,14 @@ def test_a_wrong_workdir_is_told_before_tensorflow_is_imported(reported, tmp_pat
     mistake(before_tensorflow(f"--workdir={tmp_path / 'nowhere'}"), "nowhere is not the workdir of a run")
     mistake(before_tensorflow(f"--workdir={tmp_path / 'empty'}"), "empty is not the workdir of a run")
     with contextlib.ExitStack() as restored:
-        settings = workdir.settings_file.read_text()
-        restored.callback(workdir.settings_file.write_text, settings)
-        of_version_1 = {name: value for name, value in json.loads(settings).items() if name != "version"}
-        workdir.settings_file.write_text(json.dumps(of_version_1))
+        settings = workdir.settings_file.read_bytes()
+        restored.callback(workdir.settings_file.write_bytes, settings)
+        written = files.read_json(workdir.settings_file)
+        files.write_json(workdir.settings_file, {name: v for name, v in written.items() if name != "version"})
         mistake(
             before_tensorflow(f"--workdir={workdir.path}"), "was trained by vae_cf_tf 0.1", "Give another --workdir"
         )
-        workdir.settings_file.write_text(settings)
+        workdir.settings_file.write_bytes(settings)
         workdir.metrics.rename(tmp_path / "metrics.json")
         restored.callback((tmp_path / "metrics.json").rename, workdir.metrics)
         mistake(before_tensorflow(f"--workdir={workdir.path}"), "is not finished: it has no metrics.json")

@@ -28,16 +28,15 @@ class Disk(Part):
         self.world = self.kills.world
 
     def cases(self) -> Sequence[str]:
-        found = []
+        found, can_mount = [], _can_mount()
         for step in STEPS:
             if step == "sweep":  # its runs are processes of their own, which no fault of this one reaches
                 continue
-            events = list(range(self.kills.measured(step)[1]))
+            all_cases = [f"{step}-event-{k}" for k in range(self.kills.measured(step)[1])]
+            all_cases += [f"{step}-limit-{k}" for k in range(LIMITS)]
+            all_cases += [f"{step}-small-{k}" for k in range(SIZES) if can_mount]
             rng = random.Random(f"{self.seed} {step}")
-            for at in sorted(rng.sample(events, self.number(len(events)))):
-                found.append(f"{step}-event-{at}")
-            found += [f"{step}-limit-{k}" for k in range(self.number(LIMITS))]
-            found += [f"{step}-small-{k}" for k in range(self.number(SIZES)) if _can_mount()]
+            found += rng.sample(all_cases, self.number(len(all_cases)))
         return found
 
     def run(self, case: str) -> dict[str, Any]:
