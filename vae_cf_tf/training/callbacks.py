@@ -235,7 +235,7 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
             self.partial = {
                 "steps": self.steps,
                 "seconds": self.validate.ended - self.validate.started,
-                "tracked": {name: [float(v) for v in tracker.variables] for name, tracker in trackers},
+                "tracked": {name: [_total(v) for v in tracker.variables] for name, tracker in trackers},
             }
             self._write()
 
@@ -292,7 +292,7 @@ class EarlyStop(CheckpointAndEarlyStop):
         averages: AverageWeights | None = None,
         best_by: str = MAIN,
     ):
-        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, 0, averages, best_by)
+        super().__init__(Workdir("/nowhere"), validate, patience, warmup_epochs, math.inf, averages, best_by)
 
     def _write_best(self) -> None:
         pass
@@ -308,6 +308,14 @@ def everything(model: Autoencoder, averages: AverageWeights | None) -> tree.Vari
     """All variables that a run needs to go on."""
     of_averages = averages.variables if averages else {}
     return tree.variables(model) | checkpoints.optimizer_variables(model.optimizer) | of_averages
+
+
+def _total(variable: keras.Variable) -> float:
+    """The value of a variable of a metric. Of several replicas each holds an equal part. Reading the whole would be an
+    exchange with the other workers, and they write no checkpoint."""
+    strategy = tf.distribute.get_strategy()
+    parts = strategy.experimental_local_results(variable.value)
+    return sum(float(part.numpy()) for part in parts) * strategy.num_replicas_in_sync / len(parts)
 
 
 def _in_place(averages: AverageWeights | None) -> contextlib.AbstractContextManager[None]:
