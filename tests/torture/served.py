@@ -26,7 +26,7 @@ import serving_c_api
 from torture import asked
 from torture.c_api import Session
 
-THREADS, POLL = 8, 0.5  # seconds between two looks at the folder
+THREADS, POLL, LOOK = 8, 0.5, 5  # seconds between two looks at the folder, and at the memory, which may take one
 LAST = 0.1  # share of the last model's requests
 PAGE, KEPT = 4096, 2_000_000  # bytes; requests whose times are kept
 
@@ -145,13 +145,15 @@ class Run:
 
     def watch(self) -> None:
         """A thread: looks for new versions, at the memory, and whether the harness is still there."""
-        parent = os.getppid()
+        parent, looked = os.getppid(), 0.0
         while not self.ended.wait(POLL):
             if os.getppid() != parent:
                 os._exit(1)
             for model in self.models:
                 model.renew()
-            self.memory.append((time.monotonic() - self.started, *memory()))
+            if (now := time.monotonic() - self.started) > looked + LOOK:
+                self.memory.append((now, *memory()))
+                looked = now
             if self.plan["live"]:
                 Path(self.plan["live"]).write_text(str(self.models[0].now[0]))
 
