@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="1: the full size, .1: a tenth of the cases")
+    parser.add_argument("--sample", type=int, default=0, help="this many cases of each part; 0: all")
     parser.add_argument("--dir", type=Path, default=Path("runs/torture"), help="folder of the cases and their record")
     parser.add_argument("--fresh", action="store_true", help="forget what is done")
     options = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> int:
     for name in options.parts or PARTS:
         module, kind = PARTS[name].split(":")
         part = getattr(importlib.import_module(module), kind)(folder / name, options.seed, options.scale)
-        results = carry_out(part, name, Record(folder / f"{name}.jsonl"))
+        results = carry_out(part, name, Record(folder / f"{name}.jsonl"), options.sample)
         faults = [result for result in results if result["found"]]
         found += len(faults)
         minutes = sum(result["seconds"] for result in results) / 60

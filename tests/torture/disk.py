@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torture import faults, forks
-from torture.kills import Kills
 from torture.part import Part
-from torture.world import STEPS, content
+from torture.world import STEPS, World, content
 
 LIMITS, SIZES = 8, 6
 
@@ -24,15 +23,14 @@ class Disk(Part):
 
     def __init__(self, folder: Path, seed: int, scale: float):
         super().__init__(folder, seed, scale)
-        self.kills = Kills(folder, seed, scale)  # the same world, and the same count of events
-        self.world = self.kills.world
+        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         found, can_mount = [], _can_mount()
         for step in STEPS:
             if step == "sweep":  # its runs are processes of their own, which no fault of this one reaches
                 continue
-            all_cases = [f"{step}-event-{k}" for k in range(self.kills.measured(step)[1])]
+            all_cases = [f"{step}-event-{k}" for k in range(self.world.measured(step)[1])]
             all_cases += [f"{step}-limit-{k}" for k in range(LIMITS)]
             all_cases += [f"{step}-small-{k}" for k in range(SIZES) if can_mount]
             rng = random.Random(f"{self.seed} {step}")

@@ -26,7 +26,6 @@ class Kills(Part):
     def __init__(self, folder: Path, seed: int, scale: float):
         super().__init__(folder, seed, scale)
         self.world = World(folder.parent / "world", folder.parent / "case")
-        self._measured: dict[str, tuple[float, int]] = {}
 
     def cases(self) -> Sequence[str]:
         return [f"{step}-{k}" for step, full in FULL.items() for k in range(self.number(full))]
@@ -34,7 +33,7 @@ class Kills(Part):
     def run(self, case: str) -> dict[str, Any]:
         step = case.split("-")[0]
         rng = random.Random(f"{self.seed} {case}")
-        seconds, events = self.measured(step)
+        seconds, events = self.world.measured(step)
         folder = self.world.fresh(step)
         kills, said = 0, []
         for _ in range(rng.choice((1, 1, 2))):  # some are killed twice
@@ -65,18 +64,6 @@ class Kills(Part):
         found = self.world.restarted(step, folder)
         shutil.rmtree(folder)
         return {"found": f"{said}: {found}" if found else "", "kills": kills, "how": said}
-
-    def measured(self, step: str) -> tuple[float, int]:
-        """Seconds and events of the step's command without a fault."""
-        if step not in self._measured:
-            self.world.after(step)
-            folder, counted = self.world.fresh(step), self.folder / "events"
-            started = time.monotonic()
-            ended = forks.command(STEPS[step].words, folder, faults.at_event(-1, "", folder, counted)).wait()
-            assert ended.status == 0, ended
-            self._measured[step] = time.monotonic() - started, int(counted.read_text())
-            shutil.rmtree(folder)
-        return self._measured[step]
 
     def summary(self, results: Sequence[dict[str, Any]]) -> str:
         return f"{sum(result['kills'] for result in results)} kills struck before the end."

@@ -2,6 +2,7 @@
 
 import abc
 import json
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,9 +62,11 @@ class Record:
             f.write(json.dumps(self.results[case]) + "\n")
 
 
-def carry_out(part: Part, name: str, record: Record) -> list[dict[str, Any]]:
-    """Runs the cases that are not done; returns the results of all."""
+def carry_out(part: Part, name: str, record: Record, sample: int = 0) -> list[dict[str, Any]]:
+    """Runs the cases that are not done, or `sample` of them drawn by the seed; returns the results of all."""
     cases = list(part.cases())
+    if sample:
+        cases = random.Random(f"{part.seed} {name}").sample(cases, min(sample, len(cases)))
     for i, case in enumerate(cases):
         if case in record.results:
             continue

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torture import forks
-from torture.kills import Kills
 from torture.part import Part
-from torture.world import STEPS, scores, versions
+from torture.world import STEPS, World, scores, versions
 
 PAIRS = (
     *(("prepare", "prepare"), ("train", "train"), ("export", "export"), ("score", "score"), ("report", "report")),
@@ -27,8 +26,7 @@ class Together(Part):
 
     def __init__(self, folder: Path, seed: int, scale: float):
         super().__init__(folder, seed, scale)
-        self.kills = Kills(folder, seed, scale)
-        self.world = self.kills.world
+        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         return [f"{a}-{b}-{k}" for k in range(self.number(FULL)) for a, b in PAIRS]
@@ -36,7 +34,7 @@ class Together(Part):
     def run(self, case: str) -> dict[str, Any]:
         first, second, _ = case.split("-")
         rng = random.Random(f"{self.seed} {case}")
-        seconds = self.kills.measured(first)[0]
+        seconds = self.world.measured(first)[0]
         self.world.after(second)
         folder = self.world.fresh(first)
         forks_of = [forks.command(STEPS[first].words, folder)]

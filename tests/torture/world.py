@@ -6,13 +6,14 @@ import importlib.util
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from torture import forks
+from torture import faults, forks
 from vae_cf_tf.data.synthetic import synthetic_log
 
 SMALL = [
@@ -88,6 +89,19 @@ class World:
         shutil.rmtree(self.stage, ignore_errors=True)
         shutil.copytree(before, self.stage)
         return self.stage
+
+    def measured(self, step: str) -> tuple[float, int]:
+        """Seconds and file events of the step's command without a fault."""
+        kept = self.folder / f"{step}.measured.json"
+        if not kept.exists():
+            self.after(step)
+            folder, counted = self.fresh(step), self.folder / "events"
+            started = time.monotonic()
+            ended = forks.command(STEPS[step].words, folder, faults.at_event(-1, "", folder, counted)).wait()
+            assert ended.status == 0, ended
+            kept.write_text(json.dumps([time.monotonic() - started, int(counted.read_text())]))
+        seconds, events = json.loads(kept.read_text())
+        return seconds, events
 
     def restarted(self, step: str, folder: Path) -> str:
         """Starts the step's command again; what is wrong with its end or with what it leaves, or ""."""
