@@ -86,8 +86,9 @@ class Requests(Part):
         count = max(3, round(FULL["versions"] * self.scale))
 
         def replace(server: subprocess.Popen) -> None:
-            for number in range(2, count + 1):
-                _publish(sources[(number - 1) % len(sources)], folder)
+            for number in range(1, count + 1):
+                if number > 1:
+                    _publish(sources[(number - 1) % len(sources)], folder)
                 deadline = time.monotonic() + SECONDS
                 while server.poll() is None and not (live.exists() and live.read_text() == str(number)):
                     if time.monotonic() > deadline:
