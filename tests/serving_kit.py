@@ -12,7 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from conftest import EVCF, built
 
+from export import card
 from export.savedmodel import export_model
+from vae_cf_tf.files import read_json, sha256, write_json
 from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.models.base import Autoencoder
@@ -56,6 +58,13 @@ def exported(weights: str = "float32", item_item: str = "") -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     trained = default_model(item_item) if item_item else model()
     return export_model(trained, ITEM_IDS, TITLES, FACTS, folder / "vamp", TOP_K, weights)
+
+
+def sealed(version: Path) -> None:
+    """Writes the checksums of a version's present files into its card, as if it had been exported so."""
+    path = version / "assets.extra" / card.NAME
+    facts = read_json(path)
+    write_json(path, facts | {"sha256": {name: sha256(version / name) for name in facts["sha256"]}})
 
 
 def elsewhere(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:

@@ -507,12 +507,13 @@ def test_the_card_holds_no_path_of_the_exporting_machine(finished):
     assert settings.run.workdir not in text
 
 
-def test_one_model_is_built_in_a_run_and_one_matrix_of_ease_is_alive(copied, monkeypatch):
+def test_one_model_and_one_matrix_of_ease_are_alive_in_a_run(copied, monkeypatch):
     built, matrices = [], []
     initialise, inverse = Autoencoder.__init__, gram.inverse
 
     def counted(model, *args, **kwargs):
-        built.append(model.__class__)
+        assert not [m for m in built if m() is not None], "the model before is still alive"
+        built.append(weakref.ref(model))
         initialise(model, *args, **kwargs)
 
     def watched(x, l2):
@@ -524,7 +525,7 @@ def test_one_model_is_built_in_a_run_and_one_matrix_of_ease_is_alive(copied, mon
     monkeypatch.setattr(Autoencoder, "__init__", counted)
     monkeypatch.setattr(gram, "inverse", watched)
     go(copied.replaced(workdir=copied.run.workdir + "3", epochs=1, ease_l2="5,6,7"))
-    assert len(built) == 1
+    assert len(built) == 2  # the one that learns, and the one with the best weights
     assert len(matrices) == 4  # EASE at three λ, and the item–item model
 
 

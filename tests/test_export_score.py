@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from conftest import ROOT, built
-from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported
+from serving_kit import FACTS, ITEM_IDS, SMALL, TOP_K, exported, sealed
 from typed import here, mistake, process
 
 from export import card
@@ -454,6 +454,7 @@ def test_rows_without_a_user_and_whole_numbers_as_ids(tmp_path):
     item_ids = [str(n) for n in range(len(ITEM_IDS))]  # the same model with whole numbers as ids
     shutil.copytree(exported(), tmp_path / "model")
     (tmp_path / "model" / "assets" / "item_ids.txt").write_text("".join(f"{item}\n" for item in item_ids))
+    sealed(tmp_path / "model")
     wanted = [ids for ids, _ in expected([["7", "3"], []], tmp_path / "model")]
     (tmp_path / "a.jsonl").write_text('{"history": [7, "3"]}\n{"history": []}\n\n \n')
     integers = pa.array([[7, 3], []], pa.list_(pa.int32()))
@@ -598,6 +599,9 @@ def test_inputs_and_models_that_are_none(tmp_path):
         score_file.score_file(tmp_path / "folder.parquet", source, tmp_path / "out1")
     shutil.copytree(exported(), tmp_path / "damaged")
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"saved_model\.pb is damaged"):
+        score_file.score_file(tmp_path / "damaged", source, tmp_path / "out2")
+    sealed(tmp_path / "damaged")
     with pytest.raises(UserError, match="cannot be loaded as a SavedModel"):
         score_file.score_file(tmp_path / "damaged", source, tmp_path / "out2")
     other = tf.Module()

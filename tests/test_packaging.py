@@ -133,7 +133,7 @@ def test_prepare_writes_the_split_that_training_would_make(installed, tmp_path):
     halves = [getattr(part, half) for part in (expected.validation, expected.test) for half in ("fold_in", "target")]
     assert manifest["interactions"] == expected.train.nnz + sum(half.nnz for half in halves)
     assert manifest["users"] == expected.train.shape[0] + 40
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert manifest["protocol"]["heldout_users"] == 20
     assert {p.name for p in tmp_path.iterdir()} == {"events.csv", "out"}
 

@@ -140,7 +140,7 @@ def test_a_process_tells_what_is_wrong_with_the_model(tmp_path):
     flags = [f"--model={model}", f"--input={tmp_path / 'users.parquet'}", f"--output={out}", "--part_rows=10"]
     done = process("export.score", *flags, "--workers=2")
     assert done.status == 2
-    assert "cannot be loaded as a SavedModel" in mistake(done._replace(stderr=done.stderr.splitlines()[-1] + "\n"))
+    assert "saved_model.pb is damaged" in mistake(done._replace(stderr=done.stderr.splitlines()[-1] + "\n"))
     (model / "saved_model.pb").write_bytes(saved)
     score_file.score_file(model, tmp_path / "users.parquet", out, part_rows=10)
     assert len(contents(out)) == 3
