@@ -73,7 +73,8 @@ def free_ports() -> list[int]:
 
 
 CHECKPOINT_AT_EVERY_STEP = (
-    "import sys; from vae_cf_tf.training import callbacks; callbacks.WITHIN_EPOCH_SECONDS = 0\n"
+    "import sys; from vae_cf_tf.cli import quiet; quiet.import_tensorflow(lambda: None)\n"
+    "from vae_cf_tf.training import callbacks; callbacks.WITHIN_EPOCH_SECONDS = 0\n"
     "from trainers.main import run; sys.exit(run())"
 )
 
@@ -182,7 +183,7 @@ def test_when_a_worker_is_killed_the_other_ends_and_the_same_command_resumes(vic
     other = processes[1 - victim]
     mistake(ended([other], seconds=60)[0], "A worker has ended or cannot be reached", "Start the same command")
     processes[victim].communicate()
-    assert len(rows(workdir)) < 8
+    assert not (workdir / "metrics.json").exists()
     chief, worker = ended(started(workdir, *flags))
     assert (chief.status, worker.status) == (0, 0), (chief, worker)
     assert ("Resuming in epoch" if within else "Resuming after epoch") in chief.stdout
