@@ -33,6 +33,7 @@ NOT_RUN = {
     "tests/test_extension.py runs it",
     "tests/test_score_workers.py runs it",
     "tests/test_spark_scoring.py runs it",
+    "tests/test_walk.py runs it",
     "tests/test_prepare.py runs it",
     "tests/test_distributed.py runs it",
     "takes an hour",
