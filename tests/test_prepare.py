@@ -1,5 +1,6 @@
 """Prepared data sets: every engine writes what the split in memory has, and nothing half-written is taken for whole."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -355,7 +356,10 @@ def test_a_kill_after_the_data_set_has_its_name_is_no_failure(engine, tmp_path, 
 
 def test_ctrl_c_during_a_query_is_an_interrupt(tmp_path, duckdb_engine):
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    with base.start("duckdb", base.EngineOptions(tmp_path, "", "")) as engine:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+    with contextlib.ExitStack() as restored:
+        restored.callback(signal.signal, signal.SIGINT, before)
+        engine = restored.enter_context(base.start("duckdb", base.EngineOptions(tmp_path, "", "")))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             engine.rows("SELECT count(DISTINCT hash(range) % 1000003) FROM range(1000000000000)")
