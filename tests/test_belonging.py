@@ -512,6 +512,7 @@ def test_one_model_and_one_matrix_of_ease_are_alive_in_a_run(copied, monkeypatch
     initialise, inverse = Autoencoder.__init__, gram.inverse
 
     def counted(model, *args, **kwargs):
+        gc.collect()
         assert not [m for m in built if m() is not None], "the model before is still alive"
         built.append(weakref.ref(model))
         initialise(model, *args, **kwargs)
