@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL ?= $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-slow torture lint docs format clean
+.PHONY: train test test-slow torture lint docs engines format clean
 
 train: $(VENV)/train.installed
 	$(BIN)/python -m trainers.main --flagfile=vamp.flags
@@ -29,6 +29,10 @@ lint: $(VENV)/test.installed
 # The documentation site, in site/; a warning is an error.
 docs: $(VENV)/docs.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# DuckDB and Spark, the optional engines of trainers.prepare.
+engines: $(BIN)/python
+	$(INSTALL) -r requirements-engines.txt
 
 format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .

@@ -115,8 +115,8 @@ class RecommendExamples(Signature):
 def _is_whole(examples: tf.Tensor) -> tf.Tensor:
     """Whether serialized tf.Examples, string [batch], have as many bytes as they say at their beginning: bool [batch].
 
-    TensorFlow's parser takes the end of the bytes for the end of the features: an example that is cut off between two
-    of them would be answered as one that lacks the others, such as `exclude`.
+    TensorFlow's parser does not compare the two. An example that is cut off between two features would be answered as
+    one that lacks the others, such as `exclude`.
     """
     start = tf.cast(tf.io.decode_raw(examples, tf.uint8, fixed_length=6), tf.int64)  # field 1, and a varint: its length
     goes_on = tf.cast(start[:, 1:] >= 128, tf.int64)

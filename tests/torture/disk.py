@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from torture import faults, forks
-from torture.part import Part
-from torture.world import STEPS, World, content
+from torture.world import STEPS, OnWorld, content
 
 LIMITS, SIZES = 8, 6
 
 
-class Disk(Part):
+class Disk(OnWorld):
     about = (
         "ENOSPC or EIO in place of the n-th file event, a limit on the size of files, which also meets what C++ does, "
         "or a small file system that runs full: one line and status 2, what was there before is as it was, and the "
         "same command without the fault ends as if nothing had happened."
     )
-
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
-        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         found, can_mount = [], _can_mount()

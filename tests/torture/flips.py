@@ -16,8 +16,7 @@ import numpy as np
 from export import card
 from export.scoring import job
 from torture import forks
-from torture.part import Part
-from torture.world import ENGINE, SMALL, STEPS, World, content
+from torture.world import ENGINE, SMALL, STEPS, OnWorld, content
 from trainers.report import rankings
 from vae_cf_tf import arrays
 from vae_cf_tf.data.prepared import Prepared
@@ -197,7 +196,7 @@ COMMANDS_READ = (
 )  # fmt: skip
 
 
-class Bytes(Part):
+class Bytes(OnWorld):
     about = (
         "a file of a run, an export, a scoring job, a prepared set or a sweep with a flipped bit, other bytes, some "
         f"erased or put in, or cut short. The functions that read it get up to {CHUNK} in a case, and commands one: "
@@ -206,7 +205,6 @@ class Bytes(Part):
 
     def __init__(self, folder: Path, seed: int, scale: float):
         super().__init__(folder, seed, scale)
-        self.world = World(folder / "world", folder / "case")
         self._said: dict[tuple[str, ...], str] = {}
 
     def cases(self) -> Sequence[str]:

@@ -5,27 +5,21 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torture import faults, forks
-from torture.part import Part
-from torture.world import STEPS, World, scores, versions
+from torture.world import STEPS, OnWorld, scores, versions
 
 FULL = {"prepare": 50, "train": 90, "export": 60, "score": 50, "report": 40, "sweep": 10}
 MOMENTS = ("time", "event", "event", "write")
 
 
-class Kills(Part):
+class Kills(OnWorld):
     about = (
         "a command killed at a random moment, before the n-th file event or in the middle of a write, then started "
         "again until it ends: all files and exported scores equal those of an undisturbed run, nothing unfinished "
         "stays, and every version that was ever visible loads."
     )
-
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
-        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         return [f"{step}-{k}" for step, full in FULL.items() for k in range(self.number(full))]

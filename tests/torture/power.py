@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torture import forks
-from torture.part import Part
-from torture.world import STEPS, World
+from torture.world import STEPS, OnWorld
 
 
-class Power(Part):
+class Power(OnWorld):
     about = (
         "the fsync and rename calls of a command, in their order: whenever a file or a folder gets its final name, all "
         "that it holds was synced before, as it is then, and the folder with the new name is synced after."
     )
-
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
-        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         return list(STEPS)

@@ -19,8 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from torture import forks
 from torture.c_api import TENSORS
-from torture.part import Part
-from torture.world import World
+from torture.world import OnWorld
 
 FULL = {"chunks": 15, "minutes": 20, "requests": 50_000, "versions": 6}  # minutes and requests: of the case `memory`
 CHUNK = 10_000
@@ -32,17 +31,13 @@ independent, and an interval from all of them would be far too narrow."""
 SECONDS, SLOWEST, BETWEEN = 900, 0.2, 5  # to load a version; a request; with each new version
 
 
-class Requests(Part):
+class Requests(OnWorld):
     about = (
         "10,000 hostile requests to all signatures, from 8 threads through the C API, to a trained model and to one of "
         "5,000 odd ids with kernels of bfloat16. Each answer is held against the contract, and a row of every seventh "
         "against the answer to its history alone. `memory`: the same for at least twenty minutes. `versions`: the same "
         "while versions of different models are published and removed."
     )
-
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
-        self.world = World(folder / "world", folder / "stage")
 
     def cases(self) -> Sequence[str]:
         return ["memory", "versions", *(f"chunk-{k}" for k in range(self.number(FULL["chunks"])))]

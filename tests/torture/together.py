@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torture import forks
-from torture.part import Part
-from torture.world import STEPS, World, scores, versions
+from torture.world import STEPS, OnWorld, scores, versions
 
 PAIRS = (
     *(("prepare", "prepare"), ("train", "train"), ("export", "export"), ("score", "score"), ("report", "report")),
@@ -18,15 +17,11 @@ PAIRS = (
 FULL = 6
 
 
-class Together(Part):
+class Together(OnWorld):
     about = (
         "two commands on the same folders, the second a random moment after the first: each succeeds or says in one "
         "line that the other is at work, and the folders are then as after one of them."
     )
-
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
-        self.world = World(folder.parent / "world", folder.parent / "case")
 
     def cases(self) -> Sequence[str]:
         return [f"{a}-{b}-{k}" for k in range(self.number(FULL)) for a, b in PAIRS]

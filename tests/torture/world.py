@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torture import faults, forks
+from torture.part import Part
 from vae_cf_tf.data.synthetic import synthetic_log
 
 SMALL = [
@@ -125,6 +126,14 @@ class World:
             if wanted[name] != found[name]:
                 return f"{name} differs{_detail(self.after(step) / name, folder / name)}"
         return ""
+
+
+class OnWorld(Part):
+    """A part whose cases start from what the steps leave. All such parts of a seed share it, and the stage."""
+
+    def __init__(self, folder: Path, seed: int, scale: float):
+        super().__init__(folder, seed, scale)
+        self.world = World(folder.parent / "world", folder.parent / "case")
 
 
 def _detail(wanted: Path, found: Path) -> str:

@@ -20,12 +20,13 @@ def write(collected: Json, sweep_dir: Path, failed: Mapping[str, str]) -> None:
     """Writes the three files; `collected` is what `collect` returned."""
     if not collected["configurations"]:
         return
-    contents = {
-        "results.png": plot(collected),
-        "results.md": markdown(collected, failed).encode(),
-    }
-    write_json(sweep_dir / "results.json", collected | {"failed": dict(failed)})
-    for name, content in contents.items():
+    write_files(sweep_dir, collected | {"failed": dict(failed)}, plot(collected), markdown(collected, failed))
+
+
+def write_files(sweep_dir: Path, results: Json, picture: bytes, text: str) -> None:
+    """Writes results.json, results.png and results.md."""
+    write_json(sweep_dir / "results.json", results)
+    for name, content in {"results.png": picture, "results.md": text.encode()}.items():
         with written_aside(sweep_dir / name) as aside:
             aside.write_bytes(content)
 

@@ -8,7 +8,6 @@ from trainers.sweep import output
 from trainers.sweep.plans import ELBO, Configuration
 from trainers.sweep.results import METRICS, collect
 from trainers.sweep.runs import SweepRun
-from vae_cf_tf.files import write_json, written_aside
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings.settings import written
 
@@ -74,14 +73,7 @@ def write(
         "items": len(split.item_ids),
         "chosen_by": collected,
     }
-    contents = {
-        "results.png": output.plot(next(iter(collected.values()))),
-        "results.md": "\n".join(texts).encode(),
-    }
-    write_json(sweep_dir / "results.json", described)
-    for name, content in contents.items():
-        with written_aside(sweep_dir / name) as aside:
-            aside.write_bytes(content)
+    output.write_files(sweep_dir, described, output.plot(next(iter(collected.values()))), "\n".join(texts))
 
 
 def _validation(run: SweepRun, criteria: Sequence[str]) -> dict[str, float]:
