@@ -75,16 +75,18 @@ def prepare(
     """
     if settings.data.data and not log.is_url(settings.data.data):
         log.files_of(settings.data.data)
+    done = "Wrote"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not engines.was_finished(settings, out, options):
             raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
         manifest = prepared.Prepared(out).manifest
+        done = "Found"
     elif options.engine == MEMORY:
         manifest = in_memory(settings, out, options, given, say)
     else:
         manifest = engines.prepare(settings, out, options, say)
     say(
-        f"Wrote {out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} "
+        f"{done} {out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} "
         f"interactions; fingerprint {manifest['fingerprint']}. Train on it with --data={out}."
     )
     return manifest
@@ -101,7 +103,9 @@ def in_memory(
         folder.mkdir()
         prepared.write_split(split, folder, options.shard_users)
         protocol = {name: settings[name] for name in names("split")}
-        return prepared.finish(folder, protocol, split.about, options.shard_users, MEMORY)
+        return prepared.finish(
+            folder, protocol, split.about, options.shard_users, MEMORY, engines.job_digest(settings, options)
+        )
 
 
 def run() -> int:

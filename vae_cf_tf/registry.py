@@ -69,7 +69,7 @@ class Registry:
                 f"There is no {self.family} {name!r} here. If a module of your own registers it, name that module with "
                 "--extension=MODULE."
             )
-        if isinstance(part, str):
-            module, _, attribute = part.partition(":")
-            part = self._parts[name] = getattr(importlib.import_module(module), attribute)
-        return part
+        if not isinstance(part, str):
+            return part
+        module, _, attribute = part.partition(":")
+        return getattr(importlib.import_module(module), attribute)

@@ -106,10 +106,8 @@ class World:
 
     def restarted(self, step: str, folder: Path) -> str:
         """Starts the step's command again; what is wrong with its end or with what it leaves, or ""."""
-        was_whole = step == "prepare" and not self.difference(step, folder)
         ended = forks.command(STEPS[step].words, folder).wait()
-        # A prepared set is never overwritten, so a restart after its last moment refuses.
-        return ended.fault(allowed=(2,) if was_whole else (0,)) or self.difference(step, folder)
+        return ended.fault(allowed=(0,)) or self.difference(step, folder)
 
     def difference(self, step: str, folder: Path) -> str:
         """How the folder differs from what the step leaves, or "". An export that is started again after its last

@@ -248,9 +248,23 @@ def write_items(folder: Path, item_ids: Sequence[str], counts: np.ndarray, title
 
 
 def finish(
-    folder: Path, protocol: Mapping[str, Any], about: Mapping[str, Any], shard_users: int, made_by: str
+    folder: Path,
+    protocol: Mapping[str, Any],
+    about: Mapping[str, Any],
+    shard_users: int,
+    made_by: str,
+    job: str = "",
 ) -> dict[str, Any]:
-    """Writes manifest.json into a folder that has all other files, and returns it."""
+    """Writes manifest.json into a folder that has all other files, and returns it.
+
+    Args:
+      folder: holds the other files.
+      protocol: the settings of the split.
+      about: what a `Split` of these data says of itself.
+      shard_users: users in a shard.
+      made_by: the engine and its version.
+      job: names the command that made the folder, so that the same command knows later that it is done; "": none.
+    """
     with user_errors(folder / ITEMS):
         item_ids = pq.read_table(folder / ITEMS, columns=["id"])["id"].to_pylist()
     parts = {part: _shards_in(folder / part) for part in FOLDERS}
@@ -269,6 +283,7 @@ def finish(
         "weights": weights,
         "shard_users": shard_users,
         "made_by": made_by,
+        "job": job,
         "files": {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in (folder / ITEMS, *(shard.path for part in FOLDERS for shard in parts[part]))

@@ -1,6 +1,7 @@
 """Prepares a data set on an engine: from the log to the folder that training reads, in stages that survive a kill."""
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -85,13 +86,20 @@ def made_aside(settings: Settings, out: Path, options: Options, say: Say) -> Ite
 
 
 def was_finished(settings: Settings, out: Path, options: Options) -> bool:
-    """Whether this command has made `out` already and was killed while it removed what it no longer needed."""
-    work = _work(out)
-    if (work / "out").exists() or _claimed(work) != _job(settings, options):
-        return False
-    with files.locked(work, f"Another process prepares {out}. Wait for it to end.", create=False):
-        _remove(work)
-    return True
+    """Whether this command, on the same files, has made `out` already. If so, removes what a killed one left of it."""
+    with contextlib.suppress(UserError):
+        if prepared.Prepared(out).manifest.get("job") == job_digest(settings, options):
+            work = _work(out)
+            if work.exists():
+                with files.locked(work, f"Another process prepares {out}. Wait for it to end.", create=False):
+                    _remove(work)
+            return True
+    return False
+
+
+def job_digest(settings: Settings, options: Options) -> str:
+    """Sixteen hexadecimal digits that two commands have in common if their results are the same."""
+    return hashlib.sha256(json.dumps(_job(settings, options), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check(settings: SplitSettings) -> None:
@@ -145,9 +153,8 @@ def _empty(work: Path, *kept: str) -> None:
 
 
 def _remove(work: Path) -> None:
-    """Removes the folder, its job last. What cannot be removed stays: `out` is whole."""
+    """Removes the folder. What cannot be removed stays: `out` is whole."""
     with contextlib.suppress(OSError):
-        _empty(work, files.LOCK, _JOB)
         shutil.rmtree(work)
 
 
@@ -193,6 +200,7 @@ class _Job:
             self._about(cuts),
             self.options.shard_users,
             self.engine.version,
+            job_digest(self.settings, self.options),
         )
 
     def _events(self, kinds: Mapping[str, str]) -> Cuts | None:
