@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from vae_cf_tf.data.split import Split
 from vae_cf_tf.models import batches, tree
@@ -61,7 +62,7 @@ def train(
       KeyboardInterrupt: Ctrl-C; its text says where the same command resumes.
     """
     log = _learn(settings, workdir, split, say, verbose, callbacks)
-    gc.collect()  # the moments and averages of the model that learned: it and its callbacks refer to each other
+    gc.collect()  # the model that learned, its optimizer and its callbacks refer to each other
     network = build(settings.model, len(split.item_ids), split.train, settings.training.seed)
     checkpoints.load(workdir.best, tree.variables(network))
     return network, log
@@ -113,6 +114,7 @@ def _learn(
         tensorboard = keras.callbacks.TensorBoard(workdir.tensorboard, write_graph=False)
         shown = verbose if verbose != 1 or can_redraw else 2
         _train_together(model, settings, split, averages, checkpoint, [tensorboard, checkpoint, *callbacks], shown)
+        _release(everything(model, averages))
     return TrainingLog(checkpoint.rows, checkpoint.best_epoch, checkpoint.peak_rss_mb)
 
 
@@ -198,6 +200,17 @@ def _train_together(
             fit(checkpoint.epochs_done + 1, checkpoint.partial["steps"], interrupt)
         if _goes_on(checkpoint, settings):
             fit(options.epochs, 0, interrupt)
+
+
+def _release(variables: tree.Variables) -> None:
+    """Gives back the memory of variables that nobody reads any more.
+
+    Collecting them would not: TensorFlow never forgets a `tf.custom_gradient`, and with it the graph of the training
+    step and all its variables. TensorFlow keeps the memory for itself; the network that is built next goes there.
+    """
+    for variable in variables.values():
+        for part in tf.distribute.get_strategy().experimental_local_results(variable.value):
+            tf.raw_ops.AssignVariableOp(resource=part.handle, value=tf.zeros([0], part.dtype))
 
 
 def _start_from(start: warm_start.Start, model: Autoencoder, settings: Settings, split: Split, say: Say) -> None:
