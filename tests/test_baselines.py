@@ -45,6 +45,18 @@ def test_ease_in_float32_ranks_alike(train, monkeypatch):
     np.testing.assert_allclose(rough, exact, atol=2e-4)
 
 
+@pytest.mark.parametrize(("items", "block"), [(1, 3), (2, 3), (7, 3), (12, 3), (40, 7), (41, 7), (1300, 1000)])
+def test_an_inverse_by_rows_is_the_inverse(items, block, train, monkeypatch):
+    monkeypatch.setattr(gram, "BLOCK", block)
+    x = train[:, :items].toarray().astype(np.float64)
+    expected = np.linalg.inv(x.T @ x + 3 * np.eye(items))
+    diagonal, rows = gram.inverse_by_rows(train[:, :items], 3.0)
+    np.testing.assert_allclose(diagonal, np.diag(expected), rtol=1e-10)
+    parts, found = zip(*rows, strict=True)
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(items))
+    np.testing.assert_allclose(np.vstack(found), expected, rtol=1e-8, atol=1e-14)
+
+
 @pytest.mark.parametrize("neighbours", [0, 20])
 def test_item_knn_is_its_formula(train, neighbours):
     x = train.toarray().astype(np.float64)

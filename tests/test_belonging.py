@@ -163,7 +163,7 @@ def test_an_interrupted_continuation_is_not_exported_with_old_figures(copied, mo
 
 def test_other_settings_of_the_item_item_model_make_it_again_and_need_no_training(copied):
     before, weights = metrics(copied), Path(copied.run.workdir, "best.npz").read_bytes()
-    other = copied.replaced(item_path_l2=300.0)
+    other = copied.replaced(item_path="linear", item_path_l2=300.0)  # whichever was chosen
     lines = go(other)
     assert "Trained already: 4 epochs." in lines
     assert any(re.match(r"Item–item model: \w+, weight", line) for line in lines)
@@ -182,7 +182,7 @@ def test_a_singular_item_item_model_can_be_mended_without_training_again(copied,
 
     other = copied.replaced(item_path_l2=1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(gram, "inverse", singular)
+        patch.setattr(gram, "inverse_by_rows", singular)
         with pytest.raises(UserError, match="singular at --item_path_l2=1"):
             go(other)
     assert "Trained already: 4 epochs." in go(copied.replaced(item_path_l2=2.0))
@@ -527,7 +527,7 @@ def test_one_model_and_one_matrix_of_ease_are_alive_in_a_run(copied, monkeypatch
     monkeypatch.setattr(gram, "inverse", watched)
     go(copied.replaced(workdir=copied.run.workdir + "3", epochs=1, ease_l2="5,6,7"))
     assert len(built) == 2  # the one that learns, and the one with the best weights
-    assert len(matrices) == 4  # EASE at three λ, and the item–item model
+    assert len(matrices) == 3  # EASE at three λ
 
 
 def test_fewer_users_than_pseudo_inputs_are_announced(copied):

@@ -151,7 +151,8 @@ class Forecast:
     moments: float  # 8·trainable: Adam's m and v; 4·trainable more where weights are averaged
     gradients: float  # 4·trainable, but of layers by rows the rows of a step only
     step: float  # activations: see `step_memory`
-    ease: float  # of EASE and of the item–item model while it is made: a matrix of items, see `item_matrix`
+    ease: float  # of EASE, the baseline: a matrix of items, see `item_matrix`
+    fitting: float  # of the item–item model while it is made: half of such a matrix
     item_item: float  # of the item–item model when it is done
     evaluation: float  # scores of the users that are ranked at once
     checkpoint: float  # on disk: 4·(3·trainable + frozen), one more 4·trainable with averages
@@ -169,17 +170,20 @@ class Forecast:
     def job_peak(self) -> float:
         """The same for a whole job of trainers.main: reading, baselines, training, the item–item model, evaluation, and
         the export, which loads what it has written beside the model."""
-        trained = self.base + self.data + self.model
+        trained = self.base + self.data + self.model + self.moments
+        kept = trained + max(self.gradients + self.step, KEPT * (self.model + self.moments))
         return max(
             self.reading,
             self.base + self.data + self.ease,
-            self.training_peak,
-            trained + self.moments + self.ease + self.item_item,
-            trained + self.moments + self.item_item + self.evaluation,
-            trained + self.moments + self.item_item + 2 * FLOAT * self.parameters.serving,
+            kept + self.item_item + self.fitting,
+            trained + self.item_item + self.evaluation,
+            trained + self.item_item + 2 * FLOAT * self.parameters.serving,
         )
 
 
+KEPT = 0.5
+"""What TensorFlow's allocator holds beside the variables when a training is done, as a share of them, unless a step's
+tensors are more. It gives nothing back to the system, so NumPy's arrays come on top."""
 SCORE_COPIES, PSEUDO_COPIES = 4.0, 4.0
 """Tensors of the size of a step's scores, and of the pseudo-inputs, that are alive at once; see docs/scale.md."""
 STEP_BASE = 60 * 2**20  # graphs, threads' arenas and the input pipeline
@@ -232,7 +236,8 @@ def forecast(
         copies * FLOAT * count.trainable,
         FLOAT * dense + replicas * row_bytes,
         step_memory(settings, items, batch, per_user, outputs),
-        max(item_matrix(ease_items), item_matrix(fitted)),
+        item_matrix(ease_items),
+        item_matrix(fitted) / 2,
         item_item,
         3 * scores,
         FLOAT * ((1 + copies) * count.trainable + count.frozen),

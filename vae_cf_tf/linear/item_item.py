@@ -37,15 +37,14 @@ class NormalizedEase(ItemItemModel):
         scale = _scale(counts, ITEM_POWER)[covered]
         scaled = (sp.diags(_scale(lengths, USER_POWER)) @ train[:, covered] @ sp.diags(scale)).tocsr()
         try:
-            p = gram.inverse(scaled, self.l2 * float(scaled.multiply(scaled).sum()) / len(covered))
+            diagonal, rows = gram.inverse_by_rows(scaled, self.l2 * float(scaled.multiply(scaled).sum()) / len(covered))
         except gram.Singular as error:
             raise UserError(
                 f"The item–item model's matrix is singular at --item_path_l2={self.l2:g}. Give a larger value; the "
                 "trained weights stay."
             ) from error
-        diagonal = np.diag(p).copy()
-        for block in gram.blocks(len(covered)):
-            b = p[block] * -scale[block, None] / (diagonal * scale)
+        for block, p in rows:
+            b = p * -scale[block, None] / (diagonal * scale)
             b[np.arange(len(b)), np.arange(len(covered))[block]] = 0
             yield RowBlock(covered[block], covered, b)
 

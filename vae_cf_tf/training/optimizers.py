@@ -65,19 +65,24 @@ class Adam(keras.optimizers.Adam):
     def _update_rows(self, gradient, variable, m, v, updates, learning_rate):
         if isinstance(gradient, tf.IndexedSlices):
             rows, place = tf.unique(gradient.indices)  # a row that is met twice has two slices
-            g = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+
+            g = tf.cond(
+                tf.size(rows) == tf.size(place),
+                lambda: tf.convert_to_tensor(gradient.values),  # layers by rows gather each row once
+                lambda: tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows)),
+            )
         else:
             rows, g = tf.range(tf.shape(gradient)[0]), gradient
         g = self.direction(g)
         step = tf.gather(updates, rows) + 1.0
         m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
         v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
-        updates.scatter_update(tf.IndexedSlices(step, rows))
-        m.scatter_update(tf.IndexedSlices(m_rows, rows))
-        v.scatter_update(tf.IndexedSlices(v_rows, rows))
         rate = learning_rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         rate = tf.reshape(rate, [-1] + [1] * (len(variable.shape) - 1))
-        variable.scatter_sub(tf.IndexedSlices(rate * m_rows / (tf.sqrt(v_rows) + self.epsilon), rows))
+        values = tf.gather(variable, rows) - rate * m_rows / (tf.sqrt(v_rows) + self.epsilon)
+        # Not scatter_sub, which takes four times as long as scatter_update and a gather.
+        for changed, by_row in ((updates, step), (m, m_rows), (v, v_rows), (variable, values)):
+            changed.scatter_update(tf.IndexedSlices(by_row, rows))
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
