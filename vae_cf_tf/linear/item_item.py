@@ -43,8 +43,9 @@ class NormalizedEase(ItemItemModel):
                 f"The item–item model's matrix is singular at --item_path_l2={self.l2:g}. Give a larger value; the "
                 "trained weights stay."
             ) from error
-        for block, p in rows:
-            b = p * -scale[block, None] / (diagonal * scale)
+        for block, b in rows:
+            b *= -scale[block, None]
+            b /= diagonal * scale
             b[np.arange(len(b)), np.arange(len(covered))[block]] = 0
             yield RowBlock(covered[block], covered, b)
 
