@@ -56,6 +56,34 @@ def test_memory_of_training_from_shards_does_not_grow_with_the_users(tmp_path):
     assert peaks[5_000_000] < 1.1 * peaks[50_000]
 
 
+FITTED = """
+import resource, sys, time
+from vae_cf_tf.data.synthetic import synthetic_matrix
+from vae_cf_tf.linear.factors import ImplicitFactors
+from vae_cf_tf.models.hybrid import ItemItemLayer
+from vae_cf_tf.registries import ITEM_ITEM
+from vae_cf_tf.settings import ItemItemSettings
+
+settings, train = ItemItemSettings(), synthetic_matrix(200_000, 200_000, 20_000_000, seed=0)
+layer = ItemItemLayer(200_000, settings.item_path_mb)
+for name in ("factors", *ITEM_ITEM.names()):
+    start = time.perf_counter()
+    if name == "factors":
+        layer.assign_factors(ImplicitFactors(layer.rank).fit(train))
+    else:
+        layer.assign(ITEM_ITEM[name].from_settings(settings).fit(train), train)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(name, time.perf_counter() - start, peak, flush=True)
+"""
+
+
+def test_item_item_models_of_200_000_items_and_20_million_events():
+    """Each kind is fitted and stored, under 8 GiB in all."""
+    result = subprocess.run([sys.executable, "-c", FITTED], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    print(f"\nfitted, seconds, peak MiB:\n{result.stdout}")
+    assert float(result.stdout.split()[-1]) < 8 * 1024
+
+
 def test_reading_and_splitting_25_million_ratings(tmp_path):
     """A ratings.csv of ML-25M's shape, under 4 GiB."""
     rng, path = np.random.default_rng(0), tmp_path / "ratings.csv"

@@ -205,8 +205,9 @@ def _train_together(
 def _release(variables: tree.Variables) -> None:
     """Gives back the memory of variables that nobody reads any more.
 
-    Collecting them would not: TensorFlow never forgets a `tf.custom_gradient`, and with it the graph of the training
-    step and all its variables. TensorFlow keeps the memory for itself; the network that is built next goes there.
+    Collecting them would not: TensorFlow never forgets a `tf.custom_gradient`, nor TFP what a bijector was given, and
+    with them the graph of the training step and all its variables. The system gets nothing back, but TensorFlow puts
+    the network that is built next there.
     """
     for variable in variables.values():
         for part in tf.distribute.get_strategy().experimental_local_results(variable.value):

@@ -98,7 +98,7 @@ class Share(Whole):
     def sample(self, posterior: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
         """As `Whole.sample`, of a Gaussian with a diagonal covariance."""
         zeros = tf.zeros([self._users, posterior.event_shape[-1]])
-        noise = tfd.Normal(zeros, tf.ones_like(zeros)).sample(seed=seed)
+        noise = tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros)).sample(seed=seed)
         return posterior.mean() + posterior.stddev() * noise[self._first : self._end]
 
     def all_items(self, items: tf.Tensor) -> tf.Tensor:
