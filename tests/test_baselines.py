@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.linear import gram
+from vae_cf_tf.linear import gram, item_knn
 from vae_cf_tf.linear.base import Skipped
 from vae_cf_tf.linear.ease import Ease
 from vae_cf_tf.linear.item_knn import ItemKNN
@@ -57,8 +57,10 @@ def test_an_inverse_by_rows_is_the_inverse(items, block, train, monkeypatch):
     np.testing.assert_allclose(np.vstack(found), expected, rtol=1e-8, atol=1e-14)
 
 
+@pytest.mark.parametrize("at_once", [1, 40_000, 10**7])
 @pytest.mark.parametrize("neighbours", [0, 20])
-def test_item_knn_is_its_formula(train, neighbours):
+def test_item_knn_is_its_formula(train, neighbours, at_once, monkeypatch):
+    monkeypatch.setattr(item_knn, "_AT_ONCE", at_once)
     x = train.toarray().astype(np.float64)
     together, weighted = x.T @ x, x.T @ (x / np.maximum(x.sum(1, keepdims=True), 1))
     diagonal = np.maximum(np.diag(weighted), 1e-30)
@@ -68,6 +70,13 @@ def test_item_knn_is_its_formula(train, neighbours):
         s[s < -np.sort(-s, axis=0)[neighbours - 1]] = 0
     scores = ItemKNN(neighbours, user_power=1.0, shrinkage=5, power=0.8).fit(train)(train[:7])
     np.testing.assert_allclose(scores, x[:7] @ s, rtol=1e-4, atol=1e-6)
+
+
+def test_item_knn_of_too_many_neighbours_is_left_out(train, monkeypatch):
+    monkeypatch.setattr(item_knn, "_MOST", 100_000)
+    with pytest.raises(UserError, match=r"all neighbours, .*: up to [\d,]+ coefficients would not fit, 100,000 do"):
+        ItemKNN(0, user_power=1.0, shrinkage=5, power=0.8).fit(train)
+    ItemKNN(20, user_power=1.0, shrinkage=5, power=0.8).fit(train)
 
 
 def test_candidates_of_item_knn_can_be_made_again():

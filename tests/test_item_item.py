@@ -9,11 +9,12 @@ from conftest import ROOT, built, small
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, SHARES, WEIGHTS, choose
+from vae_cf_tf.linear.base import most_neighbours
 from vae_cf_tf.linear.factors import ImplicitFactors, LowRank
 from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.linear.item_knn import ItemNeighbours
 from vae_cf_tf.models import batches
-from vae_cf_tf.models.hybrid import HALF_AT, MAX_RANK, HybridModel, ItemItemLayer, most_neighbours, shares
+from vae_cf_tf.models.hybrid import HALF_AT, MAX_RANK, HybridModel, ItemItemLayer, shares
 from vae_cf_tf.settings import ItemItemSettings
 
 

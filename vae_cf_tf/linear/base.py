@@ -23,6 +23,12 @@ def item_counts(train: Any) -> np.ndarray:
     return np.bincount(train.indices, minlength=train.shape[1]) if sp.issparse(train) else train.item_counts()
 
 
+def most_neighbours(train: sp.csr_matrix) -> np.ndarray:
+    """An upper bound on each item's number of neighbours (other items that share a user with it): int [items]."""
+    pairs = train.T @ np.maximum(np.diff(train.indptr) - 1, 0)  # counts a neighbour once for each shared user
+    return np.minimum(pairs, train.shape[1] - 1).astype(np.int64)
+
+
 class Baseline(abc.ABC):
     """What a deep model has to beat. A subclass is made by its own settings, as keywords, and has a line in
     `vae_cf_tf.registries`."""

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock
+from vae_cf_tf.errors import UserError
+from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock, most_neighbours
 from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
 
-_ROWS = 2_000  # rows of S that are computed at once
+_AT_ONCE = 10_000_000  # coefficients of S that are computed at once, about
+_MOST = 400_000_000
+"""Coefficients of S that the baseline holds at most: 3.2 GB."""
 
 
 class Similarity(NamedTuple):
@@ -32,21 +35,24 @@ class Similarity(NamedTuple):
           train: [users, items], 1 where a user has an item.
         """
         lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
-        ones = train.astype(np.float32)
-        weighted = (sp.diags(lengths**-self.user_power) @ ones).tocsr()
-        by_item, ones_by_item = weighted.T.tocsr(), ones.T.tocsr()
-        diagonal = np.maximum(np.asarray(weighted.sum(axis=0)).ravel(), np.finfo(np.float32).tiny)
-        for start in range(0, train.shape[1], _ROWS):
-            items = np.arange(start, min(start + _ROWS, train.shape[1]))
-            block = by_item[items] @ ones  # rows of C, which become rows of S
-            common_users = ones_by_item[items] @ ones
-            block.sort_indices()
-            common_users.sort_indices()
-            row = np.repeat(items, np.diff(block.indptr))
-            block.data *= common_users.data / (common_users.data + self.shrinkage)
-            block.data *= diagonal[row] ** -self.power * diagonal[block.indices] ** (self.power - 1)
-            block.data[block.indices == row] = 0
-            yield SparseRowBlock(items, block)
+        ones = train.astype(np.complex64)
+        # One product for both: C is its real part, the numbers of common users are its imaginary part.
+        by_item = (sp.diags(lengths**-self.user_power + 1j).astype(np.complex64) @ ones).T.tocsr()
+        diagonal = np.maximum(np.asarray(by_item.sum(axis=1)).ravel().real, np.finfo(np.float32).tiny)
+        ends = np.cumsum(most_neighbours(train))
+        start = 0
+        while start < train.shape[1]:
+            room = _AT_ONCE + (ends[start - 1] if start else 0)
+            stop = max(start + 1, int(np.searchsorted(ends, room, side="right")))
+            items = np.arange(start, stop)
+            both = by_item[items] @ ones  # rows of C, which become rows of S
+            both.sort_indices()
+            row = np.repeat(items, np.diff(both.indptr))
+            values = both.data.real * (both.data.imag / (both.data.imag + self.shrinkage))
+            values *= diagonal[row] ** -self.power * diagonal[both.indices] ** (self.power - 1)
+            values[both.indices == row] = 0
+            yield SparseRowBlock(items, sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape))
+            start = stop
 
 
 class ItemNeighbours(ItemItemModel):
@@ -101,18 +107,32 @@ class ItemKNN(Baseline):
         )
 
     def fit(self, train: sp.csr_matrix) -> Scores:
-        matrix = sp.vstack([block.values for block in self.similarity.rows(train)], format="csr")
-        if self.neighbours:
-            matrix = _largest_of_columns(matrix, self.neighbours)
+        matrix = self._nearest(train) if self.neighbours else self._all(train)
         return lambda fold_in: (fold_in @ matrix).toarray()
 
+    def _nearest(self, train: sp.csr_matrix) -> sp.csr_matrix:
+        """S with only the largest values of each column, and values equal to the last of them. Sᵀ is S with 1 − power
+        for power, so its rows come in blocks as well."""
+        transposed = self.similarity._replace(power=1 - self.similarity.power)
+        kept = []
+        for _, rows in transposed.rows(train):
+            for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+                if end - start > self.neighbours:
+                    values = rows.data[start:end]
+                    values[values < np.partition(values, -self.neighbours)[-self.neighbours]] = 0
+            rows.eliminate_zeros()
+            kept.append(rows)
+        return sp.vstack(kept, format="csr").T.tocsr()
 
-def _largest_of_columns(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The matrix, [items, items], with only the k largest values of each column and values equal to the k-th."""
-    columns = matrix.tocsc()
-    for start, end in zip(columns.indptr[:-1], columns.indptr[1:], strict=True):
-        if end - start > k:
-            values = columns.data[start:end]
-            values[values < np.partition(values, -k)[-k]] = 0
-    columns.eliminate_zeros()
-    return columns.tocsr()
+    def _all(self, train: sp.csr_matrix) -> sp.csr_matrix:
+        room = int(most_neighbours(train).sum()) + train.shape[1]  # and the diagonal
+        if room > _MOST:
+            raise UserError(f"{self.label}: up to {room:,} coefficients would not fit, {_MOST:,} do.")
+        columns, values = np.empty(room, np.int32), np.empty(room, np.float32)
+        lengths, filled = [np.zeros(1, np.int64)], 0
+        for _, rows in self.similarity.rows(train):
+            columns[filled : filled + rows.nnz], values[filled : filled + rows.nnz] = rows.indices, rows.data
+            lengths.append(np.diff(rows.indptr))
+            filled += rows.nnz
+        indptr = np.cumsum(np.concatenate(lengths))
+        return sp.csr_matrix((values[:filled], columns[:filled], indptr), shape=(train.shape[1],) * 2)

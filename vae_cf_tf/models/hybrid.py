@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf.linear.base import RowBlock, SparseRowBlock
+from vae_cf_tf.linear.base import RowBlock, SparseRowBlock, most_neighbours
 from vae_cf_tf.linear.factors import LowRank
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.blocks import Linear
@@ -154,12 +154,6 @@ class ItemItemLayer(keras.layers.Layer):
 def _of(items: tf.Tensor | None, values: tf.Tensor) -> tf.Tensor:
     """The columns `items`, int32 [n], of `values`, float […, num_items]; None: all columns."""
     return values if items is None else tf.gather(values, items, axis=-1)
-
-
-def most_neighbours(train: sp.csr_matrix) -> np.ndarray:
-    """An upper bound on each item's number of neighbours (other items that share a user with it): int [items]."""
-    pairs = train.T @ np.maximum(np.diff(train.indptr) - 1, 0)  # counts a neighbour once for each shared user
-    return np.minimum(pairs, train.shape[1] - 1).astype(np.int64)
 
 
 def shares(wanted: np.ndarray, capacity: int) -> np.ndarray:
