@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from fractions import Fraction
 from pathlib import Path
 
@@ -356,6 +357,24 @@ def test_a_kill_after_the_data_set_has_its_name_is_no_failure(engine, tmp_path, 
     assert (out / "manifest.json").stat() == before
     os.utime(next(data.iterdir()), (1, 1))  # the log is another one
     mistake(here("trainers.prepare", *command), "exists and is not empty")
+
+
+def test_ctrl_c_while_an_engine_is_imported_waits(tmp_path, duckdb_engine, monkeypatch):
+    done = []
+
+    def interrupted(name):
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(name)
+        return types.SimpleNamespace(DuckDB=None)
+
+    monkeypatch.setattr(base.importlib, "import_module", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            base.start("duckdb", base.EngineOptions(tmp_path, "", ""))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["vae_cf_tf.engines.duckdb_engine"]
 
 
 def test_ctrl_c_during_a_query_is_an_interrupt(tmp_path, duckdb_engine):

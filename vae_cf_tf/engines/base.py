@@ -1,9 +1,12 @@
 """What an engine has to do for the protocol, and the registry of engines."""
 
 import abc
+import contextlib
 import importlib
 import re
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,9 +132,26 @@ def start(name: str, options: EngineOptions) -> Engine:
     place, remedy = ENGINES[name]
     module, _, class_name = place.partition(":")
     try:
-        found = getattr(importlib.import_module(module), class_name)
+        with _ctrl_c_waits():
+            found = getattr(importlib.import_module(module), class_name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vae_cf_tf":
             raise
         raise UserError(f"--engine={name} needs {error.name}, which is not installed: {remedy}") from error
     return found(options)
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C takes effect when the body is done. In the import of DuckDB, which is C++, it would abort the process."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread is interrupted
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
