@@ -77,10 +77,10 @@ def prepare(
         log.files_of(settings.data.data)
     done = "Wrote"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not engines.was_finished(settings, out, options):
+        found = engines.finished(settings, out, options)
+        if found is None:
             raise UserError(f"{out} exists and is not empty. Give another --out, or remove it first.")
-        manifest = prepared.Prepared(out).manifest
-        done = "Found"
+        manifest, done = found, "Found"
     elif options.engine == MEMORY:
         manifest = in_memory(settings, out, options, given, say)
     else:
@@ -103,9 +103,8 @@ def in_memory(
         folder.mkdir()
         prepared.write_split(split, folder, options.shard_users)
         protocol = {name: settings[name] for name in names("split")}
-        return prepared.finish(
-            folder, protocol, split.about, options.shard_users, MEMORY, engines.job_digest(settings, options)
-        )
+        job = engines.claimed_job(work)
+        return prepared.finish(folder, protocol, split.about, options.shard_users, MEMORY, job)
 
 
 def run() -> int:

@@ -85,21 +85,24 @@ def made_aside(settings: Settings, out: Path, options: Options, say: Say) -> Ite
         _remove(work)
 
 
-def was_finished(settings: Settings, out: Path, options: Options) -> bool:
-    """Whether this command, on the same files, has made `out` already. If so, removes what a killed one left of it."""
-    with contextlib.suppress(UserError):
-        if prepared.Prepared(out).manifest.get("job") == job_digest(settings, options):
-            work = _work(out)
-            if work.exists():
-                with files.locked(work, f"Another process prepares {out}. Wait for it to end.", create=False):
-                    _remove(work)
-            return True
-    return False
+def finished(settings: Settings, out: Path, options: Options) -> dict[str, Any] | None:
+    """The manifest of `out` if this command, on the same files, has made it already; removes what a killed one left."""
+    try:
+        manifest = prepared.Prepared(out).manifest
+    except UserError:  # something else
+        return None
+    if manifest.get("job") != _digest(_job(settings, options)):
+        return None
+    work = _work(out)
+    busy = f"Another process prepares {out}. Wait for it to end."
+    with contextlib.suppress(FileNotFoundError), files.locked(work, busy, create=False):  # or nothing was left
+        _remove(work)
+    return manifest
 
 
-def job_digest(settings: Settings, options: Options) -> str:
-    """Sixteen hexadecimal digits that two commands have in common if their results are the same."""
-    return hashlib.sha256(json.dumps(_job(settings, options), sort_keys=True).encode()).hexdigest()[:16]
+def claimed_job(work: Path) -> str:
+    """Names the command that works in the folder, and the files as they were when it began: for the manifest."""
+    return _digest(_claimed(work))
 
 
 def check(settings: SplitSettings) -> None:
@@ -134,6 +137,11 @@ def _claimed(work: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         return files.read_json(work / _JOB)
     return None
+
+
+def _digest(job: dict[str, Any] | None) -> str:
+    """Sixteen hexadecimal digits that two commands have in common if their results are the same."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _claim(work: Path, settings: Settings, options: Options, say: Say) -> None:
@@ -200,7 +208,7 @@ class _Job:
             self._about(cuts),
             self.options.shard_users,
             self.engine.version,
-            job_digest(self.settings, self.options),
+            claimed_job(self.out.parent),
         )
 
     def _events(self, kinds: Mapping[str, str]) -> Cuts | None:

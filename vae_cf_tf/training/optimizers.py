@@ -65,7 +65,6 @@ class Adam(keras.optimizers.Adam):
     def _update_rows(self, gradient, variable, m, v, updates, learning_rate):
         if isinstance(gradient, tf.IndexedSlices):
             rows, place = tf.unique(gradient.indices)  # a row that is met twice has two slices
-
             g = tf.cond(
                 tf.size(rows) == tf.size(place),
                 lambda: tf.convert_to_tensor(gradient.values),  # layers by rows gather each row once
