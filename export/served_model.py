@@ -146,11 +146,14 @@ def _checked(signature: Any) -> Callable[..., dict[str, tf.Tensor]]:
 
     def answer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         values = [tf.ensure_shape(value, spec.shape) for value, spec in zip(inputs, signature.inputs, strict=True)]
+        first, *others = signature.inputs
         batches = [tf.shape(value)[0] for value in values]
-        for spec, batch in zip(signature.inputs[1:], batches[1:], strict=True):
-            first = signature.inputs[0].name
-            message = f"{first} and {spec.name} must have the same batch size."
-            tf.debugging.assert_equal(batch, batches[0], message)
+        same = [
+            tf.debugging.assert_equal(batch, batches[0], f"{first.name} and {spec.name} must have the same batch size.")
+            for spec, batch in zip(others, batches[1:], strict=True)
+        ]
+        with tf.control_dependencies(same):  # the message of another operation that fails might be first
+            values = [tf.identity(value) for value in values]
         return signature(*values)
 
     return answer
