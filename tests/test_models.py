@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
 from conftest import FLAGFILES, ROOT, built, checkerboard, compiled, small
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models import histories as hist
@@ -377,6 +378,21 @@ def test_a_step_with_sampled_softmax_touches_the_rows_of_its_candidates_alone():
         changed = np.any(before[name] != after[name], axis=1)
         assert 10 <= changed.sum() <= most
     assert (before["decoder/output/bias"] != after["decoder/output/bias"]).sum() == changed.sum()
+
+
+def test_a_step_with_sampled_softmax_reads_no_kernel_whole(tmp_path):
+    """In what TensorFlow's profiler saw: its graph optimiser put a read of the kernel in place of a gather of rows."""
+    train = sp.csr_matrix(np.eye(40, 400, dtype=np.float32))
+    model = compiled(small(BASELINE, softmax_samples=3), train)
+    model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=1, verbose=0)
+    with tf.profiler.experimental.Profile(str(tmp_path)):
+        model.fit(batches.shuffled(train, 10, seed=0), steps_per_epoch=1, verbose=0)
+    space = xplane_pb2.XSpace.FromString(next(tmp_path.rglob("*.xplane.pb")).read_bytes())
+    names = {event.name for plane in space.planes for event in plane.event_metadata.values()}
+    assert any("SparseSegmentSum" in name for name in names)
+    reads = {name for name in names if name.endswith(":ReadVariableOp")}
+    assert reads
+    assert not any("SparseSegmentSum" in name or "output" in name for name in reads), reads
 
 
 def test_sampled_softmax_with_all_items_drawn_is_the_full_one():

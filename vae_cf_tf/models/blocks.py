@@ -173,7 +173,9 @@ class Linear(keras.layers.Layer):
         """Sums the kernel rows of each bag's items. Reads only those rows."""
         items = bags.items
         if self.by_rows:
-            distinct, items = tf.unique(items)
+            # Not tf.unique: with it, TensorFlow's graph optimiser takes these lines for a lookup of embeddings, and
+            # reads the whole kernel in place of the gather.
+            distinct, items, _ = tf.unique_with_counts(items)
             kernel = tf.gather(self.kernel.value, distinct)
         else:
             kernel = tf.convert_to_tensor(self.kernel)

@@ -1,5 +1,7 @@
 """Adam in one pass over each variable, and Kim & Suh's variant of it."""
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import keras
@@ -38,6 +40,18 @@ class Adam(keras.optimizers.Adam):
             shapes = [v.shape[:1] if by_rows else () for v, by_rows in zip(variables, self._is_by_rows, strict=True)]
             self._updates = [self.add_variable(shape, initializer="zeros", name="updates") for shape in shapes]
 
+    def apply(self, grads, trainable_variables=None):
+        """As `keras.optimizers.Optimizer.apply`, but each variable waits for the gradient of the one before it.
+
+        Variables come in the order of the forward pass, so no product still reads a variable when it is updated;
+        TensorFlow would copy it.
+        """
+        waiting = list(grads[:1])
+        for before, gradient in itertools.pairwise(grads):
+            with tf.control_dependencies([before]):
+                waiting.append(gradient if isinstance(gradient, tf.IndexedSlices) else tf.identity(gradient))
+        super().apply(waiting, trainable_variables)
+
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         m, v, updates = self._momentums[index].value, self._velocities[index].value, self._updates[index].value
@@ -73,12 +87,16 @@ class Adam(keras.optimizers.Adam):
         else:
             rows, g = tf.range(tf.shape(gradient)[0]), gradient
         g = self.direction(g)
-        step = tf.gather(updates, rows) + 1.0
-        m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
-        v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
-        rate = learning_rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        with tf.control_dependencies([g]):  # else all is gathered, and held, from the start of the step
+            step = tf.gather(updates, rows) + 1.0
+            m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
+            v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
+        of_first, of_second = (-tf.math.expm1(step * math.log(beta)) for beta in (self.beta_1, self.beta_2))  # 1 − βᵗ
+        rate = learning_rate * tf.sqrt(of_second) / of_first
         rate = tf.reshape(rate, [-1] + [1] * (len(variable.shape) - 1))
-        values = tf.gather(variable, rows) - rate * m_rows / (tf.sqrt(v_rows) + self.epsilon)
+        with tf.control_dependencies([m_rows, v_rows]):
+            old = tf.gather(variable, rows)
+        values = old - rate * m_rows / (tf.sqrt(v_rows) + self.epsilon)
         # Not scatter_sub, which takes four times as long as scatter_update and a gather.
         for changed, by_row in ((updates, step), (m, m_rows), (v, v_rows), (variable, values)):
             changed.scatter_update(tf.IndexedSlices(by_row, rows))

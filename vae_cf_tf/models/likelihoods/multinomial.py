@@ -54,9 +54,8 @@ class Multinomial(Likelihood):
         Returns:
           float [batch].
         """
-        own, lengths, picked = _own_items(f, places, rows, weights)
-        counted = tf.tensor_scatter_nd_add(f - log_inclusion, own, tf.gather(log_inclusion, places))
-        return picked - lengths * tf.reduce_logsumexp(counted, axis=1)
+        weights = tf.ones_like(places, f.dtype) if weights is None else weights
+        return _sampled_sum_of_log_softmax(f, places, rows, log_inclusion, weights)
 
 
 def _own_items(
@@ -74,6 +73,11 @@ def _own_items(
     return place, lengths, tf.math.unsorted_segment_sum(picked, rows, batch)
 
 
+def _add_at(values: tf.Tensor, place: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    """`tf.tensor_scatter_nd_add`, but that copies `values` on a CPU, and this only where they are used elsewhere."""
+    return tf.raw_ops.ScatterNdNonAliasingAdd(input=values, indices=place, updates=added)
+
+
 @tf.custom_gradient
 def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     """Σ log softmax(f) over the `items` of each row, in four passes over f and its gradient.
@@ -86,7 +90,7 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
 
     def gradient(upstream):
         expected = exponential * (-upstream * lengths / total)[:, None]
-        return tf.tensor_scatter_nd_add(expected, place, tf.gather(upstream, rows)), None, None
+        return _add_at(expected, place, tf.gather(upstream, rows)), None, None
 
     return picked - lengths * (largest + tf.math.log(total)), gradient
 
@@ -100,7 +104,29 @@ def _weighted_sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor
     def gradient(upstream):
         expected = exponential * (-upstream * lengths / total)[:, None]
         own = tf.gather(upstream, rows) * weights
-        return tf.tensor_scatter_nd_add(expected, place, own), None, None, None
+        return _add_at(expected, place, own), None, None, None
+
+    return picked - lengths * (largest + tf.math.log(total)), gradient
+
+
+@tf.custom_gradient
+def _sampled_sum_of_log_softmax(
+    f: tf.Tensor, places: tf.Tensor, rows: tf.Tensor, log_inclusion: tf.Tensor, weights: tf.Tensor
+):
+    """As `_weighted_sum_of_log_softmax`, with log Ẑ of `Multinomial.sampled_log_prob` in place of the sum over items.
+
+    Not with `_exponentials`: the candidates are another number in each step, and XLA compiles for each anew.
+    """
+    own = tf.stack([rows, places], axis=1)
+    counted = _add_at(f - log_inclusion, own, tf.gather(log_inclusion, places))
+    _, lengths, picked = _own_items(counted, places, rows, weights)
+    largest = tf.reduce_max(counted, axis=1)
+    exponential = tf.exp(counted - largest[:, None])
+    total = tf.reduce_sum(exponential, axis=1)
+
+    def gradient(upstream):
+        expected = exponential * (-upstream * lengths / total)[:, None]
+        return _add_at(expected, own, tf.gather(upstream, rows) * weights), None, None, None, None
 
     return picked - lengths * (largest + tf.math.log(total)), gradient
 
