@@ -48,7 +48,7 @@ class Adam(keras.optimizers.Adam):
         """
         waiting = list(grads[:1])
         for before, gradient in itertools.pairwise(grads):
-            with tf.control_dependencies([before]):
+            with tf.control_dependencies([before.values if isinstance(before, tf.IndexedSlices) else before]):
                 waiting.append(gradient if isinstance(gradient, tf.IndexedSlices) else tf.identity(gradient))
         super().apply(waiting, trainable_variables)
 
