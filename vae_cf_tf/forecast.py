@@ -35,16 +35,16 @@ class Machine:
       base: memory of a process that has imported TensorFlow and this package.
     """
 
-    products: float = 247e9
+    products: float = 465e9
     adam: float = 35e9
-    bags: float = 9e9
-    scores: float = 3.6e9
-    rows: float = 0.335e9
-    reading: float = 26e9
-    request_bags: float = 19.6e9
-    ranking: float = 1.43e9
+    bags: float = 24e9
+    scores: float = 1.5e9
+    rows: float = 1.55e9
+    reading: float = 35e9
+    request_bags: float = 19.8e9
+    ranking: float = 2.9e9
     network: float = 1.25e9
-    overhead: float = 0.0075
+    overhead: float = 0.0088
     base: float = 720 * 2**20
 
 
