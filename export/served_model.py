@@ -152,7 +152,7 @@ def _checked(signature: Any) -> Callable[..., dict[str, tf.Tensor]]:
             tf.debugging.assert_equal(batch, batches[0], f"{first.name} and {spec.name} must have the same batch size.")
             for spec, batch in zip(others, batches[1:], strict=True)
         ]
-        with tf.control_dependencies(same):  # the message of another operation that fails might be first
+        with tf.control_dependencies(same):  # else another operation may fail first
             values = [tf.identity(value) for value in values]
         return signature(*values)
 

@@ -109,6 +109,24 @@ def test_sampled_softmax_of_all_items_is_the_softmax(f, x):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_the_sampled_softmax_is_its_definition_with_weights_and_inclusion(f, x, rng):
+    """Value and gradient against TensorFlow's own gradient of the formula, in float64."""
+    rows, places = (tf.constant(a.astype(np.int32)) for a in np.nonzero(x))
+    log_inclusion, weights = np.log(rng.uniform(0.1, 0.9, f.shape[1])), rng.uniform(0.5, 2.0, rows.shape[0])
+    w = np.zeros(x.shape)
+    w[np.nonzero(x)] = weights
+
+    def definition(f):
+        normaliser = tf.reduce_logsumexp(f - np.where(x > 0, 0.0, log_inclusion), axis=1)
+        return tf.reduce_sum(w * f, axis=1) - w.sum(axis=1) * normaliser
+
+    def ours(f):
+        return Multinomial.sampled_log_prob(f, rows, places, tf.constant(log_inclusion), tf.constant(weights))
+
+    for a, b in zip(with_gradient(ours, f), with_gradient(definition, f), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
 def test_the_sampled_normaliser_has_the_true_one_as_its_mean(rng):
     f, own = rng.normal(size=(1, 40)), [3, 7]
     p = rng.uniform(0.2, 0.9, 40)

@@ -115,3 +115,37 @@ def test_gradients_may_come_from_outside_the_function_that_applies_them(rng):
         return variables
 
     np.testing.assert_allclose(updated(tf.function), updated(lambda apply: apply), rtol=1e-6)
+
+
+def test_an_update_waits_for_the_gradient_before_it_and_none_is_left_out(rng):
+    variables = [keras.Variable(np.zeros(4, np.float32)) for _ in range(3)]
+    optimizer = OPTIMIZERS["adam"](0.01)
+    optimizer.build(variables)
+
+    @tf.function
+    def step(first, last):
+        optimizer.apply([first, None, last], variables)
+
+    g = tf.constant(rng.normal(size=4), tf.float32)
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        graph = step.get_concrete_function(g, g).graph
+    waits = {
+        op.inputs[0].name: [c.inputs[0].name for c in op.control_inputs]
+        for op in graph.get_operations()
+        if op.control_inputs and op.type == "Identity"
+    }
+    assert waits == {"last:0": ["first:0"]}
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([g, None, g], variables)
+    assert [bool(np.any(v.numpy())) for v in variables] == [True, False, True]
+
+
+def test_a_first_beta_of_zero_is_no_moment_at_all_for_rows_too(rng):
+    g = tf.constant(rng.normal(size=(3, 4)), tf.float32)
+    variables = [keras.Variable(np.zeros((3, 4), np.float32)) for _ in range(2)]
+    optimizer = OPTIMIZERS["adam"](0.01, beta_1=0.0)
+    optimizer.update_by_rows(variables[:1])
+    optimizer.build(variables)
+    optimizer.apply([tf.IndexedSlices(g, tf.range(3), tf.constant([3, 4])), g], variables)
+    np.testing.assert_allclose(*variables, rtol=1e-4)
+    assert np.all(variables[0].numpy() != 0)

@@ -1,6 +1,5 @@
 """Adam in one pass over each variable, and Kim & Suh's variant of it."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -41,15 +40,19 @@ class Adam(keras.optimizers.Adam):
             self._updates = [self.add_variable(shape, initializer="zeros", name="updates") for shape in shapes]
 
     def apply(self, grads, trainable_variables=None):
-        """As `keras.optimizers.Optimizer.apply`, but each variable waits for the gradient of the one before it.
+        """As `keras.optimizers.Optimizer.apply`, but the update of a variable waits for the gradient before its own.
 
-        Variables come in the order of the forward pass, so no product still reads a variable when it is updated;
-        TensorFlow would copy it.
+        Variables come in the order of the forward pass, so most products of the backward pass that read a variable are
+        done when it is updated. TensorFlow copies a variable that is still read. Gradients by rows do not wait: single
+        rows are never copied with the rest.
         """
-        waiting = list(grads[:1])
-        for before, gradient in itertools.pairwise(grads):
-            with tf.control_dependencies([before.values if isinstance(before, tf.IndexedSlices) else before]):
-                waiting.append(gradient if isinstance(gradient, tf.IndexedSlices) else tf.identity(gradient))
+        waiting, before = [], []
+        for gradient in grads:
+            if isinstance(gradient, tf.Tensor):
+                with tf.control_dependencies(before):
+                    gradient = tf.identity(gradient)
+                before = [gradient]
+            waiting.append(gradient)
         super().apply(waiting, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -91,8 +94,7 @@ class Adam(keras.optimizers.Adam):
             step = tf.gather(updates, rows) + 1.0
             m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
             v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
-        of_first, of_second = (-tf.math.expm1(step * math.log(beta)) for beta in (self.beta_1, self.beta_2))  # 1 − βᵗ
-        rate = learning_rate * tf.sqrt(of_second) / of_first
+        rate = learning_rate * tf.sqrt(_bias_correction(self.beta_2, step)) / _bias_correction(self.beta_1, step)
         rate = tf.reshape(rate, [-1] + [1] * (len(variable.shape) - 1))
         with tf.control_dependencies([m_rows, v_rows]):
             old = tf.gather(variable, rows)
@@ -100,6 +102,11 @@ class Adam(keras.optimizers.Adam):
         # Not scatter_sub, which takes four times as long as scatter_update and a gather.
         for changed, by_row in ((updates, step), (m, m_rows), (v, v_rows), (variable, values)):
             changed.scatter_update(tf.IndexedSlices(by_row, rows))
+
+
+def _bias_correction(beta: float, step: tf.Tensor) -> tf.Tensor:
+    """1 − βᵗ, more exact than a power."""
+    return -tf.math.expm1(step * (math.log(beta) if beta else -math.inf))
 
 
 @keras.saving.register_keras_serializable("vae_cf_tf")

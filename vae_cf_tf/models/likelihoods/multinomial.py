@@ -74,7 +74,7 @@ def _own_items(
 
 
 def _add_at(values: tf.Tensor, place: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
-    """`tf.tensor_scatter_nd_add`, but that copies `values` on a CPU, and this only where they are used elsewhere."""
+    """As `tf.tensor_scatter_nd_add`, which always copies `values` on a CPU; this only if something else uses them."""
     return tf.raw_ops.ScatterNdNonAliasingAdd(input=values, indices=place, updates=added)
 
 
@@ -115,7 +115,7 @@ def _sampled_sum_of_log_softmax(
 ):
     """As `_weighted_sum_of_log_softmax`, with log Ẑ of `Multinomial.sampled_log_prob` in place of the sum over items.
 
-    Not with `_exponentials`: the candidates are another number in each step, and XLA compiles for each anew.
+    Not with `_exponentials`: the number of candidates changes with each step, and XLA would compile again for each.
     """
     own = tf.stack([rows, places], axis=1)
     counted = _add_at(f - log_inclusion, own, tf.gather(log_inclusion, places))
