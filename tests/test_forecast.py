@@ -101,6 +101,12 @@ def test_a_request_takes_what_was_published_within_20_percent(size):
     assert 1000 * seconds == pytest.approx(SERVED[size], rel=0.2)
 
 
+@pytest.mark.parametrize(("events", "seconds"), [(2_500_000, 2.01), (10_000_000, 5.26), (40_000_000, 21.05)])
+def test_preparation_takes_what_was_published_within_20_percent(events, seconds):
+    found = forecast(of_flagfile("baseline"), events // 40, 100_000, events)
+    assert found.prepare_seconds == pytest.approx(seconds, rel=0.2)
+
+
 def test_replicas_send_gradients_and_share_the_users():
     """Of whole gradients each sends 2·(R − 1)/R; of a sampled softmax the rows used, whatever the catalogue."""
     settings = of_flagfile("baseline")

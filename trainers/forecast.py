@@ -17,7 +17,7 @@ from vae_cf_tf.forecast import Forecast, Machine, forecast
 from vae_cf_tf.settings.settings import groups
 
 _RATES = Machine()
-_SCALED = ("products", "adam", "bags", "scores", "rows", "reading", "request_bags", "ranking")
+_SCALED = ("products", "adam", "bags", "scores", "rows", "reading", "request_bags", "ranking", "preparing")
 
 
 def define_flags() -> None:
@@ -63,10 +63,11 @@ def table(forecast: Forecast) -> str:
         "scores in evaluation": forecast.evaluation,
         "peak of the whole job": forecast.job_peak,
     }
-    disk = {"checkpoint": forecast.checkpoint, "SavedModel": forecast.export}
+    disk = {"prepared data set": forecast.prepared, "checkpoint": forecast.checkpoint, "SavedModel": forecast.export}
     lines = [f"parameters: {forecast.parameters.trainable:,} that learn, {forecast.parameters.serving:,} when served"]
     lines += [f"memory, {name}: {_shown(size)}" for name, size in memory.items()]
     lines += [f"disk, {name}: {_shown(size)}" for name, size in disk.items()]
+    lines.append(f"time: {forecast.prepare_seconds:,.0f} s of trainers.prepare with DuckDB")
     lines.append(f"time: {1000 * forecast.step_seconds:,.0f} ms a step, {forecast.epoch_seconds:,.0f} s an epoch")
     lines.append(f"traffic: {_shown(forecast.traffic)} a step that each replica sends")
     return "\n".join(lines)

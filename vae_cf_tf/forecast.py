@@ -30,6 +30,7 @@ class Machine:
       reading: bytes a second of a request's reading of the weights.
       request_bags: bytes a second of sums over histories, in a request.
       ranking: bytes a second of a request's scores, which are masked and ranked.
+      preparing: events a second of trainers.prepare with DuckDB.
       network: bytes a second between two machines.
       overhead: seconds of a step that no formula has.
       base: memory of a process that has imported TensorFlow and this package.
@@ -43,6 +44,7 @@ class Machine:
     reading: float = 35e9
     request_bags: float = 19.8e9
     ranking: float = 2.9e9
+    preparing: float = 1.95e6
     network: float = 1.25e9
     overhead: float = 0.0088
     base: float = 720 * 2**20
@@ -157,6 +159,8 @@ class Forecast:
     evaluation: float  # scores of the users that are ranked at once
     checkpoint: float  # on disk: 4·(3·trainable + frozen), one more 4·trainable with averages
     export: float  # on disk: 4·serving, and the item–item model
+    prepared: float  # on disk: 2.5·E, a prepared data set
+    prepare_seconds: float
     step_seconds: float
     epoch_seconds: float
     traffic: float  # bytes a step that each replica sends: 2·(R − 1)/R of whole gradients, (R − 1) times those of rows
@@ -186,6 +190,7 @@ KEPT = 0.5
 tensors are more. It gives nothing back to the system, so NumPy's arrays come on top."""
 SCORE_COPIES, PSEUDO_COPIES = 4.0, 4.0
 """Tensors of the size of a step's scores, and of the pseudo-inputs, that are alive at once; see docs/scale.md."""
+PREPARE_START = 0.8  # seconds of trainers.prepare without any event
 STEP_BASE = 60 * 2**20  # graphs, threads' arenas and the input pipeline
 
 
@@ -242,6 +247,8 @@ def forecast(
         3 * scores,
         FLOAT * ((1 + copies) * count.trainable + count.frozen),
         FLOAT * count.serving + item_item,
+        2.5 * events,
+        PREPARE_START + events / machine.preparing,
         seconds,
         steps * seconds,
         traffic,
