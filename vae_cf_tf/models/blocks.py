@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vae_cf_tf.models import replicas
 from vae_cf_tf.models.histories import Bags
 from vae_cf_tf.models.item_axes import ItemAxis
 
@@ -160,8 +161,9 @@ class Linear(keras.layers.Layer):
         if _product is not None:  # a read before the gather: see `products_by`'s user in the export
             return tf.nn.bias_add(_product(self, x, units), tf.gather(tf.convert_to_tensor(self.bias), units))
         x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
-        some = tf.gather(self.kernel.value, units, axis=0 if self.transposed else 1)
-        return tf.nn.bias_add(_matmul(x, some, transpose_b=self.transposed), tf.gather(self.bias.value, units))
+        some = tf.gather(replicas.local(self.kernel.value), units, axis=0 if self.transposed else 1)
+        bias = tf.gather(replicas.local(self.bias.value), units)
+        return tf.nn.bias_add(_matmul(x, some, transpose_b=self.transposed), bias)
 
     def columns(self, units: tf.Tensor) -> tf.Tensor:
         """The columns `units`, int32 [n], of the kernel: float32 [n, input_dim]."""
@@ -176,7 +178,7 @@ class Linear(keras.layers.Layer):
             # Not tf.unique: with it, TensorFlow's graph optimiser takes these lines for a lookup of embeddings, and
             # reads the whole kernel in place of the gather.
             distinct, items, _ = tf.unique_with_counts(items)
-            kernel = tf.gather(self.kernel.value, distinct)
+            kernel = tf.gather(replicas.local(self.kernel.value), distinct)
         else:
             kernel = tf.convert_to_tensor(self.kernel)
         sums = _row_sums(kernel, items, bags.rows, tf.size(bags.scale))

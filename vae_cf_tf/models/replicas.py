@@ -16,6 +16,18 @@ import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 
+
+def local(variable: tf.Variable) -> tf.Variable:
+    """The copy of a variable that the replica at hand holds; on one device the variable itself.
+
+    To gather rows: `tf.gather` of a variable with copies reads it whole.
+    """
+    context, copies = tf.distribute.get_replica_context(), getattr(variable, "values", None)
+    if copies is None or context is None:
+        return variable
+    return copies[int(tf.get_static_value(context.replica_id_in_sync_group)) % len(copies)]
+
+
 Draw = Callable[[tf.Tensor], tf.Tensor]
 """From a number of rows, int32 [], to that many rows of random numbers."""
 

@@ -91,17 +91,22 @@ class Adam(keras.optimizers.Adam):
             rows, g = tf.range(tf.shape(gradient)[0]), gradient
         g = self.direction(g)
         with tf.control_dependencies([g]):  # else all is gathered, and held, from the start of the step
-            step = tf.gather(updates, rows) + 1.0
-            m_rows = self.beta_1 * tf.gather(m, rows) + (1 - self.beta_1) * g
-            v_rows = self.beta_2 * tf.gather(v, rows) + (1 - self.beta_2) * g**2
+            step = _rows(updates, rows) + 1.0
+            m_rows = self.beta_1 * _rows(m, rows) + (1 - self.beta_1) * g
+            v_rows = self.beta_2 * _rows(v, rows) + (1 - self.beta_2) * g**2
         rate = learning_rate * tf.sqrt(_bias_correction(self.beta_2, step)) / _bias_correction(self.beta_1, step)
         rate = tf.reshape(rate, [-1] + [1] * (len(variable.shape) - 1))
         with tf.control_dependencies([m_rows, v_rows]):
-            old = tf.gather(variable, rows)
+            old = _rows(variable, rows)
         values = old - rate * m_rows / (tf.sqrt(v_rows) + self.epsilon)
         # Not scatter_sub, which takes four times as long as scatter_update and a gather.
         for changed, by_row in ((updates, step), (m, m_rows), (v, v_rows), (variable, values)):
             changed.scatter_update(tf.IndexedSlices(by_row, rows))
+
+
+def _rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """Rows of a variable, or of this device's copy of it, which `tf.gather` would read whole."""
+    return tf.raw_ops.ResourceGather(resource=variable.handle, indices=rows, dtype=variable.dtype)
 
 
 def _bias_correction(beta: float, step: tf.Tensor) -> tf.Tensor:
