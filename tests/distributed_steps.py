@@ -23,6 +23,7 @@ if __name__ == "__main__":
 from conftest import FLAGFILES, compiled, small
 
 from vae_cf_tf.models import batches, replicas, tree
+from vae_cf_tf.models.blocks import Linear
 from vae_cf_tf.training import strategies
 from vae_cf_tf.training.averaging import AverageWeights
 
@@ -58,6 +59,14 @@ def users() -> sp.csr_matrix:
     return sp.csr_matrix((rng.random((57, 60)) < 0.15) * rng.integers(1, 4, (57, 60)), dtype=np.float32)
 
 
+def reads_whole(strategy: tf.distribute.Strategy, layer: Linear) -> bool:
+    """Whether a replica reads the whole kernel for some units."""
+    run = tf.function(lambda x, units: strategy.run(layer.some_units, (x, units)))
+    graph = run.get_concrete_function(tf.zeros([2, layer.input_dim]), tf.constant([3, 1])).graph
+    reads = [op for op in graph.get_operations() if op.type == "ReadVariableOp"]
+    return any(op.outputs[0].shape == layer.kernel.shape for op in reads)
+
+
 def losses(name: str, group: strategies.OneDevice) -> dict:
     """Of the first steps: their losses; −log p(x|z) of all users with the averages after them, and with the weights;
     and whether all devices have the same weights and averages."""
@@ -81,6 +90,7 @@ def losses(name: str, group: strategies.OneDevice) -> dict:
         if group.is_distributed:
             variables = tree.variables(model) | averages.variables
             copies = [group.strategy.experimental_local_results(v.value) for v in variables.values()]
+            found["reads_whole"] = reads_whole(group.strategy, model.decoder.output_layer)
             found["equal"] = all((a.numpy() == b.numpy()).all() for a, *others in copies for b in others)
         return found
 

@@ -46,6 +46,7 @@ def equal_steps(replicas: int, *names: str) -> None:
             message = f"{name}, {replicas}, {figure}"
             np.testing.assert_allclose(several[figure], one[figure], rtol=tolerance, err_msg=message)
         assert several["equal"], name
+        assert several["reads_whole"] == (name != "wide"), name
         if name == "vamp":
             assert one["nll"] != one["average_nll"]
 
