@@ -1,5 +1,7 @@
 """The multinomial likelihood, whole and sampled."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from vae_cf_tf.models.histories import rows_of
@@ -78,6 +80,24 @@ def _add_at(values: tf.Tensor, place: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.ScatterNdNonAliasingAdd(input=values, indices=place, updates=added)
 
 
+def _value_and_gradient(
+    exponentials: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    own: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    rows: tf.Tensor,
+    weights: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Σ_i x_i (f_i − log Σ exp f), float [batch], and its gradient in f, from `_exponentials` and `_own_items`."""
+    exponential, total, largest = exponentials
+    place, lengths, picked = own
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        expected = exponential * (-upstream * lengths / total)[:, None]
+        seen = tf.gather(upstream, rows)
+        return _add_at(expected, place, seen if weights is None else seen * weights)
+
+    return picked - lengths * (largest + tf.math.log(total)), gradient
+
+
 @tf.custom_gradient
 def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     """Σ log softmax(f) over the `items` of each row, in four passes over f and its gradient.
@@ -85,28 +105,16 @@ def _sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor):
     TensorFlow's fused cross-entropy kernels took 78 ms for [500, 20,108] on 2 cores, and automatic differentiation of a
     dense x·log_softmax(f) as long; this takes 20.
     """
-    exponential, total, largest = _exponentials(f)
-    place, lengths, picked = _own_items(f, items, rows)
-
-    def gradient(upstream):
-        expected = exponential * (-upstream * lengths / total)[:, None]
-        return _add_at(expected, place, tf.gather(upstream, rows)), None, None
-
-    return picked - lengths * (largest + tf.math.log(total)), gradient
+    value, gradient = _value_and_gradient(_compiled_exponentials(f), _own_items(f, items, rows), rows)
+    return value, lambda upstream: (gradient(upstream), None, None)
 
 
 @tf.custom_gradient
 def _weighted_sum_of_log_softmax(f: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor):
     """As `_sum_of_log_softmax`, Σ_i x_i log softmax(f)_i for weights x_i, float [items of the batch]."""
-    exponential, total, largest = _exponentials(f)
-    place, lengths, picked = _own_items(f, items, rows, weights)
-
-    def gradient(upstream):
-        expected = exponential * (-upstream * lengths / total)[:, None]
-        own = tf.gather(upstream, rows) * weights
-        return _add_at(expected, place, own), None, None, None
-
-    return picked - lengths * (largest + tf.math.log(total)), gradient
+    own = _own_items(f, items, rows, weights)
+    value, gradient = _value_and_gradient(_compiled_exponentials(f), own, rows, weights)
+    return value, lambda upstream: (gradient(upstream), None, None, None)
 
 
 @tf.custom_gradient
@@ -115,25 +123,21 @@ def _sampled_sum_of_log_softmax(
 ):
     """As `_weighted_sum_of_log_softmax`, with log Ẑ of `Multinomial.sampled_log_prob` in place of the sum over items.
 
-    Not with `_exponentials`: the number of candidates changes with each step, and XLA would compile again for each.
+    Not compiled: the number of candidates changes with each step, and XLA would compile again for each.
     """
-    own = tf.stack([rows, places], axis=1)
-    counted = _add_at(f - log_inclusion, own, tf.gather(log_inclusion, places))
-    _, lengths, picked = _own_items(counted, places, rows, weights)
-    largest = tf.reduce_max(counted, axis=1)
-    exponential = tf.exp(counted - largest[:, None])
-    total = tf.reduce_sum(exponential, axis=1)
-
-    def gradient(upstream):
-        expected = exponential * (-upstream * lengths / total)[:, None]
-        return _add_at(expected, own, tf.gather(upstream, rows) * weights), None, None, None, None
-
-    return picked - lengths * (largest + tf.math.log(total)), gradient
+    place = tf.stack([rows, places], axis=1)
+    counted = _add_at(f - log_inclusion, place, tf.gather(log_inclusion, places))
+    own = _own_items(counted, places, rows, weights)
+    value, gradient = _value_and_gradient(_exponentials(counted), own, rows, weights)
+    return value, lambda upstream: (gradient(upstream), None, None, None, None)
 
 
-@tf.function(jit_compile=True)
 def _exponentials(f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """exp(f − max f), [batch, items], its sum and max f, [batch] each: XLA reads f twice and writes once."""
+    """exp(f − max f), [batch, items], its sum and max f, [batch] each."""
     largest = tf.reduce_max(f, axis=1)
     exponential = tf.exp(f - largest[:, None])
     return exponential, tf.reduce_sum(exponential, axis=1), largest
+
+
+_compiled_exponentials = tf.function(_exponentials, jit_compile=True)
+"""By XLA, which reads f twice and writes once."""
