@@ -32,8 +32,9 @@ class ImplicitFactors:
       unobserved: α in units that follow the data: all cells of the matrix together weigh this many times as much as
         the observed ones.
       ridge: λ_u = ridge·√(mean length of a history) and λ_v = ridge·√(mean number of users of an item).
-      passes: over users and items.
-      seed: of the initial vectors.
+      passes: over users and items, from the largest singular vectors of the matrix. On amazon-book-wide three passes
+        from there rank as well as ten from random vectors.
+      seed: of the search for singular vectors.
     """
 
     def __init__(self, rank: int, unobserved: float = 50.0, ridge: float = 0.2, passes: int = 5, seed: int = 0):
@@ -45,14 +46,34 @@ class ImplicitFactors:
         by_user, by_item = train.tocsr(), train.T.tocsr()
         alpha = self.unobserved * train.nnz / max(users * items, 1)
         of_users, of_items = (self.ridge * max(train.nnz / max(n, 1), 1e-6) ** 0.5 for n in (users, items))
-        scale = 0.1 / self.rank**0.5
-        v = (scale * np.random.default_rng(self.seed).standard_normal((items, self.rank))).astype(np.float32)
+        v = _singular_vectors(by_user, self.rank, self.seed)
         for _ in range(self.passes):
             u = _solve(by_user, v, _inverse(v, alpha, of_users))
             v = _solve(by_item, u, _inverse(u, alpha, of_items))
         encoder = v @ _inverse(v, alpha, of_users)
         encoder /= 1 + np.einsum("ik,ik->i", encoder, v)[:, None]
         return LowRank(encoder, v)
+
+
+def _singular_vectors(matrix: sp.csr_matrix, rank: int, seed: int) -> np.ndarray:
+    """The right singular vectors of the largest singular values σ, each times √σ, by subspace iteration (Halko,
+    Martinsson & Tropp 2011, algorithm 4.4). Where the matrix has fewer than `rank`, the other columns are small random
+    numbers.
+
+    Returns:
+      float32 [columns, rank].
+    """
+    random = np.random.default_rng(seed)
+    vectors = (0.1 / rank**0.5 * random.standard_normal((matrix.shape[1], rank))).astype(np.float32)
+    subspace = random.standard_normal((matrix.shape[1], rank + 10)).astype(np.float32)
+    for _ in range(3):
+        subspace = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ subspace)[0])[0]
+    product = matrix @ subspace
+    squares, rotation = np.linalg.eigh((product.T @ product).astype(np.float64))  # in ascending order
+    found = min(rank, len(squares))
+    sigma = np.maximum(squares[::-1][:found], 0) ** 0.5
+    vectors[:, :found] = subspace @ (rotation[:, ::-1][:, :found] * sigma**0.5)
+    return vectors
 
 
 def _inverse(vectors: np.ndarray, alpha: float, ridge: float) -> np.ndarray:
