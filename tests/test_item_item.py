@@ -225,7 +225,7 @@ def test_memory_is_bounded_and_a_matrix_that_fits_is_whole():
     assert ItemItemLayer(2000, megabytes=15).rank == MAX_RANK
 
 
-@pytest.mark.parametrize("rank", [3, 40])  # histories are longer than one and shorter than the other
+@pytest.mark.parametrize("rank", [3, 40, 70])  # less than a history's length, more, more than users
 def test_the_factors_are_those_of_the_normal_equations(rng, rank):
     alike = np.arange(60)[:, None] % 3 == np.arange(25) % 3  # three communities: three large singular values
     train = sp.csr_matrix((rng.random((60, 25)) < np.linspace(0, 0.9, 25) * (0.05 + alike)).astype(np.float32))
@@ -237,9 +237,9 @@ def test_the_factors_are_those_of_the_normal_equations(rng, rank):
         prior = alpha * fixed.T @ fixed + ridge * np.eye(rank)
         return np.stack([np.linalg.solve(prior + (fixed.T * row) @ fixed, fixed.T @ row) for row in matrix])
 
-    v = 0.1 / rank**0.5 * np.random.default_rng(4).standard_normal((25, rank))
     _, sigma, singular_vectors = np.linalg.svd(x)  # the passes start there
-    v[:, :25] = (singular_vectors.T * sigma**0.5)[:, :rank]
+    v = (singular_vectors.T * sigma**0.5)[:, :rank]
+    v = np.pad(v, ((0, 0), (0, rank - v.shape[1])))
     for _ in range(2):
         u = solved(x, v, of_users)
         v = solved(x.T, u, of_items)

@@ -57,23 +57,19 @@ class ImplicitFactors:
 
 def _singular_vectors(matrix: sp.csr_matrix, rank: int, seed: int) -> np.ndarray:
     """The right singular vectors of the largest singular values σ, each times √σ, by subspace iteration (Halko,
-    Martinsson & Tropp 2011, algorithm 4.4). Where the matrix has fewer than `rank`, the other columns are small random
-    numbers.
+    Martinsson & Tropp 2011, algorithm 4.4). Where the matrix has fewer than `rank`, the other columns are about zero.
 
     Returns:
       float32 [columns, rank].
     """
     random = np.random.default_rng(seed)
-    vectors = (0.1 / rank**0.5 * random.standard_normal((matrix.shape[1], rank))).astype(np.float32)
-    subspace = random.standard_normal((matrix.shape[1], rank + 10)).astype(np.float32)
-    for _ in range(3):
-        subspace = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ subspace)[0])[0]
-    product = matrix @ subspace
-    squares, rotation = np.linalg.eigh((product.T @ product).astype(np.float64))  # in ascending order
-    found = min(rank, len(squares))
-    sigma = np.maximum(squares[::-1][:found], 0) ** 0.5
-    vectors[:, :found] = subspace @ (rotation[:, ::-1][:, :found] * sigma**0.5)
-    return vectors
+    subspace = random.standard_normal((matrix.shape[1], rank + 10), np.float32)
+    for _ in range(4):
+        subspace = matrix.T @ np.linalg.qr(matrix @ subspace)[0]
+    squares, rotation = np.linalg.eigh((subspace.T @ subspace).astype(np.float64))  # in ascending order
+    squares = np.maximum(squares, max(1e-6 * squares[-1], np.finfo(np.float32).tiny))  # below is rounding
+    vectors = subspace @ (rotation * squares**-0.25)[:, ::-1][:, :rank].astype(np.float32)
+    return np.pad(vectors, ((0, 0), (0, rank - vectors.shape[1])))
 
 
 def _inverse(vectors: np.ndarray, alpha: float, ridge: float) -> np.ndarray:
