@@ -68,8 +68,8 @@ def _singular_vectors(matrix: sp.csr_matrix, rank: int, seed: int) -> np.ndarray
         subspace = matrix.T @ np.linalg.qr(matrix @ subspace)[0]
     squares, rotation = np.linalg.eigh((subspace.T @ subspace).astype(np.float64))  # in ascending order
     squares = np.maximum(squares, max(1e-6 * squares[-1], np.finfo(np.float32).tiny))  # below is rounding
-    vectors = subspace @ (rotation * squares**-0.25)[:, ::-1][:, :rank].astype(np.float32)
-    return np.pad(vectors, ((0, 0), (0, rank - vectors.shape[1])))
+    weights = (rotation * squares**-0.25)[:, ::-1][:, :rank].astype(np.float32)
+    return subspace @ np.pad(weights, ((0, 0), (0, rank - weights.shape[1])))
 
 
 def _inverse(vectors: np.ndarray, alpha: float, ridge: float) -> np.ndarray:
