@@ -23,6 +23,12 @@ EVCF = settings_in(ROOT / "trainers" / "flags" / "evcf.flags")
 LONGEST = ("test_training", "test_torture", "test_report", "test_flags", "test_sweep", "test_as_typed")
 """Files that come first: a long one at the end would leave the other worker of `make test` without work."""
 SMALL = {"hidden_dim": 32, "latent_dim": 8, "pseudo_inputs": 6, "batch_size": 10}
+PLAIN = {
+    **{"latent": "flat", "prior": "standard", "prior_own": 0, "block": "tanh", "layers": 1, "encoder_skips": "none"},
+    **{"encoder_passes": 0, "turns": "epoch", "average_weights": 0},
+}
+"""Multi-VAE in place of the default, for tests of files and commands: TensorFlow traces it in half the time."""
+PLAIN_FLAGS = [f"--{name}={value}" for name, value in PLAIN.items()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

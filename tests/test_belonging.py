@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EVCF, ROOT, checkerboard, compiled, small, synthetic_events
+from conftest import EVCF, PLAIN, ROOT, checkerboard, compiled, small, synthetic_events
 from typed import Typed, here, mistake, process
 
 from export import card, kernels, savedmodel, versions
@@ -37,7 +37,7 @@ from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.training.callbacks import CheckpointAndEarlyStop, interruptible
 
-TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "epochs": 4}
+TINY = PLAIN | {"hidden_dim": 16, "latent_dim": 6, "batch_size": 32, "ease_l2": "50", "epochs": 4}
 
 
 class Killed(BaseException):
@@ -531,13 +531,16 @@ def test_one_model_and_one_matrix_of_ease_are_alive_in_a_run(copied, monkeypatch
 
 
 def test_fewer_users_than_pseudo_inputs_are_announced(copied):
-    lines = go(copied.replaced(workdir=copied.run.workdir + "4", epochs=1, pseudo_inputs=500))
+    settings = copied.replaced(workdir=copied.run.workdir + "4", epochs=1, prior="user_vamp", pseudo_inputs=500)
+    lines = go(settings)
     (line,) = [line for line in lines if line.startswith("Components of the prior")]
     assert line == "Components of the prior: all 128 training users, fewer than --pseudo_inputs=500."
 
 
 def test_the_first_line_names_the_flagfile(copied):
-    assert go(copied)[0].startswith("Settings: those of vamp.flags with --hidden_dim=16 --latent_dim=6 ")
+    default = Settings.of(hidden_dim=16, latent_dim=6)
+    assert summary.settings_line(default) == "Settings: those of vamp.flags with --hidden_dim=16 --latent_dim=6."
+    assert go(copied)[0] == summary.settings_line(copied)
     assert summary.settings_line(Settings()) == "Settings: those of vamp.flags."
     evcf = Settings.of(**EVCF | {"beta_cap": 0.2})
     assert summary.settings_line(evcf) == "Settings: those of evcf.flags with --beta_cap=0.2."

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EVCF, built, synthetic_events
+from conftest import EVCF, PLAIN, built, synthetic_events
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from serving_kit import FACTS, ITEM_IDS, TITLES, TOP_K, exported, model
 from tensorflow_serving.apis import prediction_log_pb2
@@ -324,14 +324,14 @@ def test_mistakes_of_the_flags_are_told_before_tensorflow_is_imported(tmp_path):
 
 def test_the_main_job_and_export_main_write_the_same_model(tmp_path):
     run = tmp_path / "run"
-    sizes = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "epochs": 2}
+    sizes = PLAIN | {"hidden_dim": 16, "latent_dim": 6, "batch_size": 32, "ease_l2": "50", "epochs": 2}
     data = synthetic_events(tmp_path, titles=True)
     train_and_evaluate(Settings.of(data=str(data), workdir=str(run), **sizes), say=lambda line: None)
     (own,) = (path for path in (run / "export").iterdir() if path.name.isdecimal())
     done = process("export.main", f"--workdir={run}", f"--export_dir={tmp_path / 'models'}")
     other = tmp_path / "models" / "1"
     assert (done.status, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{other}\nembed: history string [?, ?] → embedding float32 [?, 12]\n")
+    assert done.stdout.startswith(f"{other}\nembed: history string [?, ?] → embedding float32 [?, 6]\n")
     ids = (own / "assets" / "item_ids.txt").read_text().splitlines()
     history = tf.constant([ids[:3], ids[40:43], [""] * 3])
     answers = []

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, synthetic_events
+from conftest import PLAIN_FLAGS, ROOT, synthetic_events
 from typed import fresh_process, mistake, process
 
-TINY = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50", "--epochs=2"]
+TINY = [*PLAIN_FLAGS, "--hidden_dim=16", "--latent_dim=6", "--batch_size=32", "--ease_l2=50", "--epochs=2"]
 
 
 def finished(workdir) -> dict:

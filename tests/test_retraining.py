@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, synthetic_events
+from conftest import PLAIN, ROOT, synthetic_events
 from typed import Typed, here, mistake
 
 from export import judging, versions
@@ -20,8 +20,8 @@ from vae_cf_tf.files import read_json
 from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import Settings
 
-TINY = {"hidden_dim": 16, "latent_dim": 6, "pseudo_inputs": 5, "batch_size": 32, "ease_l2": "50", "item_path": "none",
-        "item_path_discount": "none", "learning_rate": 0.01}  # fmt: skip
+TINY = PLAIN | {"hidden_dim": 16, "latent_dim": 6, "batch_size": 32, "ease_l2": "50", "item_path": "none",
+                "item_path_discount": "none", "learning_rate": 0.01}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import ROOT, small
+from conftest import PLAIN_FLAGS, ROOT, small
 from typed import here, mistake
 
 from trainers import train as training
@@ -130,9 +130,9 @@ def test_what_training_asks_of_users_equals_that_of_the_matrix(folder):
 
 
 TINY = (
+    *PLAIN_FLAGS,
     "--hidden_dim=16",
     "--latent_dim=6",
-    "--pseudo_inputs=5",
     "--batch_size=32",
     "--epochs=3",
     "--learning_rate=0.01",

@@ -26,6 +26,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="1: the full size, .1: a tenth of the cases")
     parser.add_argument("--sample", type=int, default=0, help="this many cases of each part; 0: all")
+    parser.add_argument("--steps", type=lambda text: text.split(","), default=(), metavar="STEP,…",
+                        help="only cases of these commands, such as train,export; none: of all")  # fmt: skip
     parser.add_argument("--dir", type=Path, default=Path("runs/torture"), help="folder of the cases and their record")
     parser.add_argument("--fresh", action="store_true", help="forget what is done")
     options = parser.parse_args()
@@ -39,7 +41,8 @@ def main() -> int:
     rows, found = [], 0
     for name in options.parts or PARTS:
         module, kind = PARTS[name].split(":")
-        part = getattr(importlib.import_module(module), kind)(folder / name, options.seed, options.scale)
+        kind_of_part = getattr(importlib.import_module(module), kind)
+        part = kind_of_part(folder / name, options.seed, options.scale, options.steps)
         results = carry_out(part, name, Record(folder / f"{name}.jsonl"), options.sample)
         faults = [result for result in results if result["found"]]
         found += len(faults)

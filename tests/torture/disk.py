@@ -22,7 +22,7 @@ class Disk(OnWorld):
 
     def cases(self) -> Sequence[str]:
         found, can_mount = [], _can_mount()
-        for step in STEPS:
+        for step in self.steps:
             if step == "sweep":  # its runs are processes of their own, which no fault of this one reaches
                 continue
             all_cases = [f"{step}-event-{k}" for k in range(self.world.measured(step)[1])]

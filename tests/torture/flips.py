@@ -203,8 +203,8 @@ class Bytes(OnWorld):
         "one line that names the file, or all is as from the whole file."
     )
 
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
+    def __init__(self, folder: Path, seed: int, scale: float, steps: Sequence[str] = ()):
+        super().__init__(folder, seed, scale, steps)
         self._said: dict[tuple[str, ...], str] = {}
 
     def cases(self) -> Sequence[str]:

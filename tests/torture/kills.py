@@ -22,7 +22,7 @@ class Kills(OnWorld):
     )
 
     def cases(self) -> Sequence[str]:
-        return [f"{step}-{k}" for step, full in FULL.items() for k in range(self.number(full))]
+        return [f"{step}-{k}" for step, full in FULL.items() if step in self.steps for k in range(self.number(full))]
 
     def run(self, case: str) -> dict[str, Any]:
         step = case.split("-")[0]

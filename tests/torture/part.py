@@ -16,13 +16,14 @@ class Part(abc.ABC):
       folder: to work in; what is in it is made again where it is missing.
       seed: every case is a function of it and of the case's name.
       scale: 1 for the full size; smaller for fewer cases.
+      steps: the commands that are tortured, where a part has to do with commands; none: all.
     """
 
     about: ClassVar[str]
     """What a case is, for the table."""
 
-    def __init__(self, folder: Path, seed: int, scale: float):
-        self.folder, self.seed, self.scale = folder, seed, scale
+    def __init__(self, folder: Path, seed: int, scale: float, steps: Sequence[str] = ()):
+        self.folder, self.seed, self.scale, self.steps = folder, seed, scale, steps
         folder.mkdir(parents=True, exist_ok=True)
 
     @abc.abstractmethod

@@ -19,7 +19,7 @@ class Power(OnWorld):
     )
 
     def cases(self) -> Sequence[str]:
-        return list(STEPS)
+        return list(self.steps)
 
     def run(self, case: str) -> dict[str, Any]:
         self.world.before(case)

@@ -24,7 +24,7 @@ class Together(OnWorld):
     )
 
     def cases(self) -> Sequence[str]:
-        return [f"{a}-{b}-{k}" for k in range(self.number(FULL)) for a, b in PAIRS]
+        return [f"{a}-{b}-{k}" for k in range(self.number(FULL)) for a, b in PAIRS if {a, b} <= {*self.steps}]
 
     def run(self, case: str) -> dict[str, Any]:
         first, second, _ = case.split("-")

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,8 +129,8 @@ class World:
 class OnWorld(Part):
     """A part whose cases start from what the steps leave. All such parts of a seed share it, and the stage."""
 
-    def __init__(self, folder: Path, seed: int, scale: float):
-        super().__init__(folder, seed, scale)
+    def __init__(self, folder: Path, seed: int, scale: float, steps: Sequence[str] = ()):
+        super().__init__(folder, seed, scale, steps or tuple(STEPS))
         self.world = World(folder.parent / "world", folder.parent / "case")
 
 
