@@ -1,10 +1,13 @@
 """The optimisers against Kim & Suh's formulas, written out in float64."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from vae_cf_tf.training import optimizers
 from vae_cf_tf.training.optimizers import OPTIMIZERS
 
 
@@ -130,7 +133,7 @@ def test_an_update_waits_for_the_gradient_before_it_and_none_is_left_out(rng):
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         graph = step.get_concrete_function(g, g).graph
     waits = {
-        op.inputs[0].name: [c.inputs[0].name for c in op.control_inputs]
+        op.inputs[0].name: [c.outputs[0].name for c in op.control_inputs]
         for op in graph.get_operations()
         if op.control_inputs and op.type == "Identity"
     }
@@ -149,3 +152,31 @@ def test_a_first_beta_of_zero_is_no_moment_at_all_for_rows_too(rng):
     optimizer.apply([tf.IndexedSlices(g, tf.range(3), tf.constant([3, 4])), g], variables)
     np.testing.assert_allclose(*variables, rtol=1e-4)
     assert np.all(variables[0].numpy() != 0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_large_gradient_is_in_memory_at_a_time(name, rng):
+    width = math.isqrt(optimizers._LARGE)
+    kernels = [keras.Variable(rng.normal(0, width**-0.5, (width, width)).astype(np.float32)) for _ in range(6)]
+    layers = [(kernel, keras.Variable(tf.zeros([width]))) for kernel in kernels]
+    optimizer, variables = OPTIMIZERS[name](0.01), [variable for layer in layers for variable in layer]
+    optimizer.build(variables)
+
+    @tf.function
+    def step(h):
+        with tf.GradientTape() as tape:
+            for kernel, bias in layers:
+                h = tf.tanh(h @ kernel.value + bias.value)
+            loss = tf.reduce_sum(h)
+        optimizer.apply(tape.gradient(loss, variables), variables)
+
+    x = tf.constant(rng.normal(size=(2, width)), tf.float32)
+    step(x)
+    try:
+        tf.config.experimental.reset_memory_stats("CPU:0")
+    except (ValueError, RuntimeError) as error:
+        pytest.skip(f"TensorFlow does not count the memory of this device: {error}")
+    before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    step(x)
+    peak = tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
+    assert peak < 1.9 * kernels[0].value.numpy().nbytes

@@ -196,7 +196,8 @@ def _row_sums(kernel: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, batch: tf.Te
     def gradient(upstream):
         order = tf.argsort(items, stable=True)
         by_item = tf.gather(rows, order), tf.gather(items, order)
-        return tf.sparse.segment_sum(upstream, *by_item, num_segments=tf.shape(kernel)[0]), None, None, None
+        segments = kernel.shape[0] or tf.shape(kernel)[0]  # a number where it is one: the optimiser reads the shape
+        return tf.sparse.segment_sum(upstream, *by_item, num_segments=segments), None, None, None
 
     return tf.sparse.segment_sum(kernel, items, rows, num_segments=batch), gradient
 

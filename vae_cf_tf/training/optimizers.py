@@ -23,6 +23,7 @@ class Adam(keras.optimizers.Adam):
     def __init__(self, learning_rate: float = 1e-3, epsilon: float = 1e-8, **kwargs):
         super().__init__(learning_rate=learning_rate, epsilon=epsilon, **kwargs)
         self._by_rows: list[int] = []
+        self._last_large: tf.Operation | None = None  # the update before, in the step that is being traced
 
     def update_by_rows(self, variables: Sequence[keras.Variable]) -> None:
         """Names the variables whose gradients are tf.IndexedSlices; to be called before the first step.
@@ -40,20 +41,32 @@ class Adam(keras.optimizers.Adam):
             self._updates = [self.add_variable(shape, initializer="zeros", name="updates") for shape in shapes]
 
     def apply(self, grads, trainable_variables=None):
-        """As `keras.optimizers.Optimizer.apply`, but the update of a variable waits for the gradient before its own.
+        """As `keras.optimizers.Optimizer.apply`, but in an order that takes little memory.
 
-        Variables come in the order of the forward pass, so most products of the backward pass that read a variable are
-        done when it is updated. TensorFlow copies a variable that is still read. Gradients by rows do not wait: single
-        rows are never copied with the rest.
+        TensorFlow computes each gradient as soon as it can, and so holds all of them at once. Here the last variable of
+        the forward pass is updated first, and a large gradient is computed after the update before it. Within a
+        distribution strategy gradients are reduced together, so there they do not wait.
+
+        The update of a variable also waits for the small gradient before its own in the forward pass: then the products
+        of the backward pass that read the variable are done. TensorFlow copies a variable that is still read.
+        Gradients by rows do not wait: single rows are never copied with the rest.
         """
         waiting, before = [], []
         for gradient in grads:
-            if isinstance(gradient, tf.Tensor):
-                with tf.control_dependencies(before):
-                    gradient = tf.identity(gradient)
+            is_dense = isinstance(gradient, tf.Tensor)
+            with tf.control_dependencies(before if is_dense else []):
+                waiting.append(tf.identity(gradient) if is_dense else gradient)
+            if is_dense and not _is_large(gradient):
                 before = [gradient]
-            waiting.append(gradient)
-        super().apply(waiting, trainable_variables)
+        self._last_large = None
+        if trainable_variables is None or not self.built:
+            super().apply(waiting, trainable_variables)
+        else:
+            super().apply(waiting[::-1], list(trainable_variables)[::-1])
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """As Keras', but one device has no sum: Keras' would hold all gradients until the last one is computed."""
+        return super()._all_reduce_sum_gradients(grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -61,8 +74,12 @@ class Adam(keras.optimizers.Adam):
         if self._is_by_rows[index]:
             self._update_rows(gradient, variable, m, v, updates, learning_rate)
             return
+        is_large = _is_large(gradient) and not tf.distribute.has_strategy()
+        if is_large and self._last_large is not None:
+            for operation in _makers(gradient):
+                operation._add_control_input(self._last_large)
         step = updates.assign_add(1.0)
-        tf.raw_ops.ResourceApplyAdam(
+        update = tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=m.handle,
             v=v.handle,
@@ -74,6 +91,8 @@ class Adam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=self.direction(tf.convert_to_tensor(gradient)),
         )
+        if is_large:
+            self._last_large = update
 
     def direction(self, gradient: tf.Tensor) -> tf.Tensor:
         """What stands for a tensor's gradient in the update."""
@@ -102,6 +121,23 @@ class Adam(keras.optimizers.Adam):
         # Not scatter_sub, which takes four times as long as scatter_update and a gather.
         for changed, by_row in ((updates, step), (m, m_rows), (v, v_rows), (variable, values)):
             changed.scatter_update(tf.IndexedSlices(by_row, rows))
+
+
+_LARGE = 2**22
+
+
+def _is_large(tensor: tf.Tensor) -> bool:
+    """Whether it has 16 MiB or more. Smaller ones may be computed together, which keeps all cores busy."""
+    return (tensor.shape.num_elements() or 0) >= _LARGE
+
+
+def _makers(tensor: tf.Tensor) -> list[tf.Operation]:
+    """The operations that begin to compute a large tensor: its own, or those of the large tensors that it alone is made
+    of."""
+    alone = [
+        t for t in tensor.op.inputs if _is_large(t) and t.op.inputs and len(t.consumers()) == len(t.op.outputs) == 1
+    ]
+    return [maker for part in alone for maker in _makers(part)] or [tensor.op]
 
 
 def _rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
