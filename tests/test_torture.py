@@ -1,4 +1,5 @@
-"""An extract of `make torture`: some cases of each part, those of commands with the two quickest ones."""
+"""An extract of `make torture`: some cases of each part. Kills, disk, power and together have the two quickest
+commands."""
 
 import os
 import re

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torture import forks
 from torture.part import Record, carry_out
+from torture.world import STEPS
 
 PARTS = {
     "kills": "torture.kills:Kills",
@@ -27,12 +28,14 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="1: the full size, .1: a tenth of the cases")
     parser.add_argument("--sample", type=int, default=0, help="this many cases of each part; 0: all")
     parser.add_argument("--steps", type=lambda text: text.split(","), default=(), metavar="STEP,…",
-                        help="only cases of these commands, such as train,export; none: of all")  # fmt: skip
+                        help="only these commands in kills, disk, power, together: train,export")  # fmt: skip
     parser.add_argument("--dir", type=Path, default=Path("runs/torture"), help="folder of the cases and their record")
     parser.add_argument("--fresh", action="store_true", help="forget what is done")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}")
+    if unknown := [step for step in options.steps if step not in STEPS]:
+        parser.error(f"there is no step {unknown[0]!r}, only {', '.join(STEPS)}")
     forks.import_what_takes_long()
     folder = options.dir.resolve() / f"seed-{options.seed}"
     if options.fresh:
