@@ -17,8 +17,8 @@ FILES = {
 NOT_A_PART = {"export.client.__main__": {"vamp"}}
 """Texts that are a part's name by chance: here that of the model which the client asks unless it is told another."""
 WITHOUT_TENSORFLOW = {"settings", "data", "linear", "cli", "registry", "registries", "errors", "files", "say"}
-WITHOUT_TENSORFLOW |= {"arrays", "engines", "forecast"}
-PLAIN = {"arrays", "errors", "files", "say"}
+WITHOUT_TENSORFLOW |= {"arrays", "engines", "forecast", "threads"}
+PLAIN = {"arrays", "errors", "files", "say", "threads"}
 MAY_IMPORT = {
     # the library, in the order of the data
     "vae_cf_tf": {"data", "errors", "evaluation", "models", "recommender", "settings", "training", "version"},
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "errors": set(),
     "say": set(),
     "arrays": set(),
+    "threads": set(),
     "files": {"errors"},
     "machine": set(),
     "registry": {"errors"},

@@ -9,6 +9,7 @@ from conftest import ROOT, built, small
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, SHARES, WEIGHTS, choose
+from vae_cf_tf.linear import item_knn
 from vae_cf_tf.linear.base import most_neighbours
 from vae_cf_tf.linear.factors import ImplicitFactors, LowRank
 from vae_cf_tf.linear.item_item import NormalizedEase
@@ -84,16 +85,27 @@ def test_the_places_are_shared_out(rng, capacity):
     assert capacity < 80_000 or (places == 200).all()
 
 
+@pytest.mark.parametrize(("nearest", "at_once"), [(100, 10**7), (7, 900)])
 @pytest.mark.parametrize("neighbours", [None, 260])
-def test_item_neighbours_are_the_formula(train, neighbours):
+def test_item_neighbours_are_the_formula(train, neighbours, nearest, at_once, monkeypatch):
+    monkeypatch.setattr(item_knn, "_NEAREST", nearest)
+    monkeypatch.setattr(item_knn, "_AT_ONCE", at_once)
     x = train.toarray().astype(np.float64)
     together = x.T @ x
     weighted = x.T @ (x / np.sqrt(np.maximum(x.sum(1, keepdims=True), 1)))
     diagonal = np.maximum(np.diag(weighted), 1e-30)
-    expected = weighted * together / (together + 3) / diagonal[:, None] ** 0.7 / diagonal**0.3
-    np.fill_diagonal(expected, 0)
+    s = weighted * together / (together + 3) / diagonal[:, None] ** 0.7 / diagonal**0.3
+    np.fill_diagonal(s, 0)
+    near = np.where(s >= -np.sort(-s, axis=1)[:, [nearest - 1]], s, 0)
+    rho = s.sum(axis=1)[s.any(axis=1)].mean()
+    expected = s - np.where(s > 0, near @ near, 0) / (2 * rho)
     layer = fitted(train, neighbours=neighbours, model=ItemNeighbours())
-    np.testing.assert_allclose(layer(batches.ragged(train[:9])), x[:9] @ expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(layer(batches.ragged(train[:9])), x[:9] @ expected, rtol=1e-4, atol=1e-5)
+
+
+def test_item_neighbours_of_items_that_share_no_user():
+    alone = sp.identity(12, dtype=np.float32, format="csr")
+    assert not fitted(alone, model=ItemNeighbours())(batches.ragged(alone)).numpy().any()
 
 
 @pytest.mark.parametrize("neighbours", [None, 20])

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from export.scoring.parts import PartMaker, Scoring
 from vae_cf_tf.cli import commands
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.threads import cores
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 
@@ -27,7 +28,7 @@ def make(scoring: Scoring, numbers: Sequence[int], workers: int) -> Iterator[int
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit TensorFlow's threads half
     theirs, ours = context.Pipe(duplex=False)
-    arguments = (scoring, theirs, max(1, _cores() // workers), commands.extensions())
+    arguments = (scoring, theirs, max(1, cores() // workers), commands.extensions())
     pool = ProcessPoolExecutor(workers, context, _begin, arguments)
     try:
         # A process takes the parts in this order, so that it reads forwards.
@@ -41,11 +42,6 @@ def make(scoring: Scoring, numbers: Sequence[int], workers: int) -> Iterator[int
     finally:
         ours.close()  # where parts are left, the processes end at once
         pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _scoring: Scoring

@@ -15,6 +15,7 @@ from vae_cf_tf.errors import UserError
 from vae_cf_tf.say import Say
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.settings import written
+from vae_cf_tf.threads import cores
 
 LOG = "log.txt"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -109,7 +110,7 @@ class Worker:
         self._command = [sys.executable, "-m", "trainers.sweep.run_one", *flags, f"--keep={keep}", f"--task={task}"]
         self._command += [f"--extension={module}" for module in extensions()]
         self._log, self._lock = Path(settings.run.workdir) / LOG, lock
-        self._threads = {name: str(max(1, _cores() // jobs)) for name in THREADS} if jobs > 1 else {}
+        self._threads = {name: str(max(1, cores() // jobs)) for name in THREADS} if jobs > 1 else {}
         self._process: subprocess.Popen | None = None
         self._stopped = False
 
@@ -144,8 +145,3 @@ def _error(log_file: Path, begin: int, status: int) -> str:
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     ended = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
     return errors[-1] if errors else ended
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

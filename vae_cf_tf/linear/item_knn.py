@@ -9,10 +9,13 @@ import scipy.sparse as sp
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock, most_neighbours
 from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
+from vae_cf_tf.threads import map_in_order
 
-_AT_ONCE = 10_000_000  # coefficients of S that are computed at once, about
+_AT_ONCE = 5_000_000  # coefficients of S that a thread computes at once, about
 _MOST = 400_000_000
 """Coefficients of S that the baseline holds at most: 3.2 GB."""
+_NEAREST, _MOST_NEAREST = 100, 50_000_000
+"""Neighbours of an item, and of all items, over which paths of two steps go."""
 
 
 class Similarity(NamedTuple):
@@ -39,24 +42,45 @@ class Similarity(NamedTuple):
         # One product for both: C is its real part, the numbers of common users are its imaginary part.
         by_item = (sp.diags(lengths**-self.user_power + 1j).astype(np.complex64) @ ones).T.tocsr()
         diagonal = np.maximum(np.asarray(by_item.sum(axis=1)).ravel().real, np.finfo(np.float32).tiny)
-        ends = np.cumsum(most_neighbours(train))
-        start = 0
-        while start < train.shape[1]:
-            room = _AT_ONCE + (ends[start - 1] if start else 0)
-            stop = max(start + 1, int(np.searchsorted(ends, room, side="right")))
-            items = np.arange(start, stop)
+
+        def block(items: np.ndarray) -> SparseRowBlock:
             both = by_item[items] @ ones  # rows of C, which become rows of S
             both.sort_indices()
             row = np.repeat(items, np.diff(both.indptr))
             values = both.data.real * (both.data.imag / (both.data.imag + self.shrinkage))
             values *= diagonal[row] ** -self.power * diagonal[both.indices] ** (self.power - 1)
             values[both.indices == row] = 0
-            yield SparseRowBlock(items, sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape))
-            start = stop
+            return SparseRowBlock(items, sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape))
+
+        yield from map_in_order(block, _blocks(most_neighbours(train)))
+
+
+def _blocks(sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """The numbers 0 to len(sizes) − 1 in blocks whose sizes add up to _AT_ONCE, or of one number."""
+    ends, start = np.cumsum(sizes), 0
+    while start < len(sizes):
+        room = _AT_ONCE + (ends[start - 1] if start else 0)
+        stop = max(start + 1, int(np.searchsorted(ends, room, side="right")))
+        yield np.arange(start, stop)
+        start = stop
+
+
+def _keep_largest(rows: sp.csr_matrix, n: int) -> sp.csr_matrix:
+    """`rows`, changed: only the n largest values of each row, and values equal to the last of them, are kept."""
+    for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        if end - start > n:
+            values = rows.data[start:end]
+            values[values < np.partition(values, -n)[-n]] = 0
+    rows.eliminate_zeros()
+    return rows
 
 
 class ItemNeighbours(ItemItemModel):
-    """Item k-nearest neighbours as the item–item model beside the network.
+    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ), where S has neighbours.
+
+    ρ is the mean sum of a row of S. In S² only the 100 nearest neighbours of each item count. It stands for the paths
+    over a third item: two items of a history that are alike recommend the same items, and S counts that twice. Ridge
+    regression (EASE) subtracts such paths as well: (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …
 
     The shrinkage is smaller than what is best for item-kNN alone: the low-rank part beside it smooths what is known of
     pairs with few common users.
@@ -70,7 +94,22 @@ class ItemNeighbours(ItemItemModel):
         return cls()
 
     def fit(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
-        return Similarity(user_power=0.5, shrinkage=3, power=0.7).rows(train)
+        similarity = Similarity(user_power=0.5, shrinkage=3, power=0.7)
+        of_each = max(1, min(_NEAREST, _MOST_NEAREST // train.shape[1]))
+        sums, kept = [], []
+        for _, rows in similarity.rows(train):
+            sums.append(rows.sum(axis=1))
+            kept.append(_keep_largest(rows, of_each))
+        nearest, total = sp.vstack(kept, format="csr"), np.concatenate(sums)
+        share = 0.5 / max(total[total > 0].mean(), np.finfo(np.float32).tiny) if total.any() else 0.0
+
+        def without_paths(block: SparseRowBlock) -> SparseRowBlock:
+            items, rows = block
+            paths = (nearest[items] @ nearest).multiply(rows.astype(bool))
+            return SparseRowBlock(items, (rows - np.float32(share) * paths).tocsr())
+
+        # S is computed again, since all of it need not fit into memory.
+        yield from map_in_order(without_paths, similarity.rows(train))
 
 
 class ItemKNN(Baseline):
@@ -117,14 +156,7 @@ class ItemKNN(Baseline):
         """S with only the largest values of each column, and values equal to the last of them. Sᵀ is S with 1 − power
         for power, so its rows come in blocks as well."""
         transposed = self.similarity._replace(power=1 - self.similarity.power)
-        kept = []
-        for _, rows in transposed.rows(train):
-            for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-                if end - start > self.neighbours:
-                    values = rows.data[start:end]
-                    values[values < np.partition(values, -self.neighbours)[-self.neighbours]] = 0
-            rows.eliminate_zeros()
-            kept.append(rows)
+        kept = [_keep_largest(rows, self.neighbours) for _, rows in transposed.rows(train)]
         return sp.vstack(kept, format="csr").T.tocsr()
 
     def _all(self, train: sp.csr_matrix) -> sp.csr_matrix:
