@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vae_cf_tf.cli import quiet
+from vae_cf_tf.cli import allocation, quiet
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.settings import Settings
 from vae_cf_tf.settings.flagfiles import settings_in
 
+allocation.keep_freed_memory()
 quiet.import_tensorflow()
 
 from vae_cf_tf.models.base import Autoencoder  # noqa: E402  (after TensorFlow was imported quietly)

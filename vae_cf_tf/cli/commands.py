@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from vae_cf_tf.cli import quiet
+from vae_cf_tf.cli import allocation, quiet
 from vae_cf_tf.cli.console import unbreakable_streams
 from vae_cf_tf.errors import UserError, did_you_mean
 from vae_cf_tf.files import home_expanded
@@ -59,6 +59,7 @@ def run(
       arguments: the positional arguments as the usage line calls them, such as "DIR"; "": the command takes none.
       groups: gives the headings of --help and the flags under each; flags in no group come first.
     """
+    allocation.keep_freed_memory()
     with unbreakable_streams():
         try:
             import_extensions(sys.argv)
