@@ -96,14 +96,26 @@ def test_item_neighbours_are_the_formula(train, neighbours, nearest, at_once, mo
     diagonal = np.maximum(np.diag(weighted), 1e-30)
     s = weighted * together / (together + 3) / diagonal[:, None] ** 0.7 / diagonal**0.3
     np.fill_diagonal(s, 0)
-    near = np.where(s >= -np.sort(-s, axis=1)[:, [nearest - 1]], s, 0)
+    rounded = sp.vstack([block.values for block in item_knn.Similarity(0.5, 3, 0.7).rows(train)]).toarray()
+    np.testing.assert_allclose(rounded, s, rtol=1e-5)
+    rows, columns = np.arange(130)[:, None], np.argsort(-rounded, axis=1, kind="stable")[:, :nearest]  # with its ties
+    near = np.zeros_like(s)
+    near[rows, columns] = s[rows, columns]
     rho = s.sum(axis=1)[s.any(axis=1)].mean()
     expected = s - np.where(s > 0, near @ near, 0) / (2 * rho)
     layer = fitted(train, neighbours=neighbours, model=ItemNeighbours())
     np.testing.assert_allclose(layer(batches.ragged(train[:9])), x[:9] @ expected, rtol=1e-4, atol=1e-5)
 
 
+def test_of_items_that_only_one_user_has_no_more_than_the_limit_are_near():
+    one_user = sp.csr_matrix(np.ones((1, 130), np.float32))
+    nearest, rho = ItemNeighbours._nearest(item_knn.Similarity(0.5, 3, 0.7), one_user)
+    assert (np.diff(nearest.indptr) == 100).all()
+    assert rho == pytest.approx(129 / 4)  # each pair has 1/(1 + 3)
+
+
 def test_item_neighbours_of_items_that_share_no_user():
+    assert not list(ItemNeighbours().fit(sp.csr_matrix((3, 0), dtype=np.float32)))
     alone = sp.identity(12, dtype=np.float32, format="csr")
     assert not fitted(alone, model=ItemNeighbours())(batches.ragged(alone)).numpy().any()
 

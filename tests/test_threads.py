@@ -8,6 +8,11 @@ import pytest
 from vae_cf_tf import threads
 
 
+@pytest.fixture(autouse=True)
+def _without_limit(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 def test_results_come_in_the_order_of_the_arguments_from_all_cores(monkeypatch):
     monkeypatch.setattr(threads, "cores", lambda: 3)
     together = threading.Barrier(3, timeout=60)  # passed by three calls at once
@@ -33,3 +38,14 @@ def test_an_error_reaches_the_caller():
     with pytest.raises(ZeroDivisionError):
         list(threads.map_in_order(lambda n: 1 // n, [1, 0, 2]))
     assert list(threads.map_in_order(str, [])) == []
+
+
+@pytest.mark.parametrize(("limit", "at_once"), [("1", 1), ("2", 2), ("64", 4), ("2,1", 4), ("0", 1)])
+def test_the_number_of_threads_is_limited(limit, at_once, monkeypatch):
+    monkeypatch.setattr(threads, "cores", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    taken = []
+    results = threads.map_in_order(lambda n: n, (taken.append(n) or n for n in itertools.count()))
+    next(results)
+    results.close()
+    assert len(taken) == at_once

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
+_MOST = 4  # threads: each holds the memory of a call
 
 
 def cores() -> int:
@@ -16,12 +17,14 @@ def cores() -> int:
 
 
 def map_in_order(function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> Iterator[_Result]:
-    """The function's results in the order of its arguments, by one thread for each core.
+    """The function's results in the order of its arguments, by a thread for each core, but at most _MOST.
 
-    No more results than cores are held, so memory does not grow with the number of arguments. SciPy's sparse products
-    gain by it: they do not hold Python's global lock.
+    No more results than threads are held, so memory does not grow with the number of arguments. SciPy's sparse products
+    gain by it: they do not hold Python's global lock. OMP_NUM_THREADS limits the threads, as it does in NumPy. Where
+    the caller stops, calls that are under way are waited for.
     """
-    threads = cores()
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(cores(), _MOST, max(1, int(limit)) if limit.isdecimal() else _MOST)
     with futures.ThreadPoolExecutor(threads) as pool:
         running: collections.deque[futures.Future[_Result]] = collections.deque()
         try:

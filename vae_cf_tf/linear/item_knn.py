@@ -1,6 +1,6 @@
 """Item k-nearest neighbours: as a baseline, and beside the network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,11 +31,14 @@ class Similarity(NamedTuple):
     shrinkage: float
     power: float
 
-    def rows(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
+    def rows(
+        self, train: sp.csr_matrix, change: Callable[[np.ndarray, sp.csr_matrix], sp.csr_matrix] | None = None
+    ) -> Iterator[SparseRowBlock]:
         """Yields S, [items, items], in blocks of rows.
 
         Args:
           train: [users, items], 1 where a user has an item.
+          change: from which rows of S and their values, [rows, items], to what is yielded in their place.
         """
         lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
         ones = train.astype(np.complex64)
@@ -50,7 +53,8 @@ class Similarity(NamedTuple):
             values = both.data.real * (both.data.imag / (both.data.imag + self.shrinkage))
             values *= diagonal[row] ** -self.power * diagonal[both.indices] ** (self.power - 1)
             values[both.indices == row] = 0
-            return SparseRowBlock(items, sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape))
+            rows = sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape)
+            return SparseRowBlock(items, rows if change is None else change(items, rows))
 
         yield from map_in_order(block, _blocks(most_neighbours(train)))
 
@@ -65,28 +69,33 @@ def _blocks(sizes: np.ndarray) -> Iterator[np.ndarray]:
         start = stop
 
 
-def _keep_largest(rows: sp.csr_matrix, n: int) -> sp.csr_matrix:
-    """`rows`, changed: only the n largest values of each row, and values equal to the last of them, are kept."""
+def _keep_largest(rows: sp.csr_matrix, n: int, ties: bool) -> sp.csr_matrix:
+    """`rows`, changed: only the n largest values of each row are kept. With `ties`, values equal to the last of them
+    are kept as well; otherwise those in the first columns come first."""
     for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
         if end - start > n:
             values = rows.data[start:end]
-            values[values < np.partition(values, -n)[-n]] = 0
+            last = np.partition(values, -n)[-n]
+            if not ties:
+                values[np.flatnonzero(values == last)[n - np.count_nonzero(values > last) :]] = 0
+            values[values < last] = 0
     rows.eliminate_zeros()
     return rows
 
 
 class ItemNeighbours(ItemItemModel):
-    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ), where S has neighbours.
+    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ) where S is not 0.
 
-    ρ is the mean sum of a row of S. In S² only the 100 nearest neighbours of each item count. It stands for the paths
-    over a third item: two items of a history that are alike recommend the same items, and S counts that twice. Ridge
-    regression (EASE) subtracts such paths as well: (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …
+    ρ is the mean sum of those rows of S that are not 0. For S², only the 100 nearest neighbours of each item count, or
+    fewer in a catalogue of more than 500,000 items. S² stands for the paths over a third item: two items of a history
+    that are alike recommend the same items, and S counts that twice. EASE corrects for it with a matrix inverse, whose
+    expansion (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …, where it converges, has G and G² with opposite signs too.
 
     The shrinkage is smaller than what is best for item-kNN alone: the low-rank part beside it smooths what is known of
     pairs with few common users.
 
     Use it for a sparse log of a large catalogue. There it ranks better than EASE, which covers only the most popular
-    items, and takes seconds to compute.
+    items, and is computed in less time.
     """
 
     @classmethod
@@ -95,21 +104,29 @@ class ItemNeighbours(ItemItemModel):
 
     def fit(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
         similarity = Similarity(user_power=0.5, shrinkage=3, power=0.7)
-        of_each = max(1, min(_NEAREST, _MOST_NEAREST // train.shape[1]))
-        sums, kept = [], []
+        # S is computed twice, since all of it need not fit into memory.
+        nearest, rho = self._nearest(similarity, train)
+
+        def without_paths(items: np.ndarray, rows: sp.csr_matrix) -> sp.csr_matrix:
+            # A row has at most _NEAREST² paths.
+            parts = np.array_split(np.arange(len(items)), max(1, len(items) * _NEAREST**2 // _AT_ONCE))
+            paths = [(nearest[items[part]] @ nearest).multiply(rows[part].astype(bool)) for part in parts]
+            changed = (rows - sp.vstack(paths, format="csr") * np.float32(0.5 / rho)).tocsr()
+            changed.sort_indices()
+            return changed
+
+        yield from similarity.rows(train, without_paths)
+
+    @staticmethod
+    def _nearest(similarity: Similarity, train: sp.csr_matrix) -> tuple[sp.csr_matrix, float]:
+        """S with the largest values of each row only, and ρ, which is 1 where S is 0."""
+        of_each = max(1, min(_NEAREST, _MOST_NEAREST // max(train.shape[1], 1)))
+        kept, sums = [sp.csr_matrix((0, train.shape[1]), dtype=np.float32)], [np.zeros(0)]
         for _, rows in similarity.rows(train):
-            sums.append(rows.sum(axis=1))
-            kept.append(_keep_largest(rows, of_each))
-        nearest, total = sp.vstack(kept, format="csr"), np.concatenate(sums)
-        share = 0.5 / max(total[total > 0].mean(), np.finfo(np.float32).tiny) if total.any() else 0.0
-
-        def without_paths(block: SparseRowBlock) -> SparseRowBlock:
-            items, rows = block
-            paths = (nearest[items] @ nearest).multiply(rows.astype(bool))
-            return SparseRowBlock(items, (rows - np.float32(share) * paths).tocsr())
-
-        # S is computed again, since all of it need not fit into memory.
-        yield from map_in_order(without_paths, similarity.rows(train))
+            sums.append(np.asarray(rows.sum(axis=1)).ravel())
+            kept.append(_keep_largest(rows, of_each, ties=False))
+        total = np.concatenate(sums)
+        return sp.vstack(kept, format="csr"), float(total[total > 0].mean()) if total.any() else 1.0
 
 
 class ItemKNN(Baseline):
@@ -156,7 +173,7 @@ class ItemKNN(Baseline):
         """S with only the largest values of each column, and values equal to the last of them. Sᵀ is S with 1 − power
         for power, so its rows come in blocks as well."""
         transposed = self.similarity._replace(power=1 - self.similarity.power)
-        kept = [_keep_largest(rows, self.neighbours) for _, rows in transposed.rows(train)]
+        kept = [_keep_largest(rows, self.neighbours, ties=True) for _, rows in transposed.rows(train)]
         return sp.vstack(kept, format="csr").T.tocsr()
 
     def _all(self, train: sp.csr_matrix) -> sp.csr_matrix:
