@@ -8,7 +8,7 @@ import sys
 
 from typed import ROOT
 
-SAMPLE, STEPS = 3, ("prepare", "export")
+SAMPLE, STEPS = 2, ("prepare", "export")
 PARTS = {"kills": SAMPLE, "disk": SAMPLE, "power": len(STEPS), "together": SAMPLE, "files": SAMPLE, "bytes": SAMPLE}
 
 
