@@ -1,4 +1,4 @@
-"""Work on all cores of this process."""
+"""Work on several cores."""
 
 import collections
 import os

@@ -111,7 +111,7 @@ class ItemNeighbours(ItemItemModel):
             # A row has at most _NEAREST² paths.
             parts = np.array_split(np.arange(len(items)), max(1, len(items) * _NEAREST**2 // _AT_ONCE))
             paths = [(nearest[items[part]] @ nearest).multiply(rows[part].astype(bool)) for part in parts]
-            changed = (rows - sp.vstack(paths, format="csr") * np.float32(0.5 / rho)).tocsr()
+            changed = rows - sp.vstack(paths, format="csr") * np.float32(0.5 / rho)
             changed.sort_indices()
             return changed
 
