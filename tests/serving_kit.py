@@ -44,7 +44,7 @@ def default_model(item_item: str = "whole") -> HybridModel:
     assert layer.whole == (item_item == "whole")
     rng = np.random.default_rng(0)
     users = sp.csr_matrix((rng.random((60, len(ITEM_IDS))) < 0.3).astype(np.float32))
-    layer.assign(NormalizedEase(l2=0.5, max_items=100).fit(users), users)
+    layer.fit(NormalizedEase(l2=0.5, max_items=100), users)
     if layer.rank:
         layer.assign_factors(ImplicitFactors(layer.rank).fit(users))
         layer.share.assign(0.5)

@@ -102,7 +102,7 @@ class ItemNeighbours(ItemItemModel):
     def from_settings(cls, settings):
         return cls()
 
-    def fit(self, train):
+    def fit(self, train, places):
         items = np.arange(train.shape[1])
         yield RowBlock(items, items, similarities(train, shrinkage=10))
 

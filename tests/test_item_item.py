@@ -34,7 +34,7 @@ def fitted(train, l2=4.0, max_items=1000, neighbours=None, model=None):
         assert not layer.whole
         for name, dtype in (("columns", "int32"), ("coefficients", "float32")):
             setattr(layer, name, layer.add_weight(shape=(train.shape[1] * neighbours,), dtype=dtype, name=name))
-    layer.assign((model or NormalizedEase(l2, max_items)).fit(train), train)
+    layer.fit(model or NormalizedEase(l2, max_items), train)
     return layer
 
 
@@ -86,7 +86,7 @@ def test_the_places_are_shared_out(rng, capacity):
 
 
 @pytest.mark.parametrize(("nearest", "at_once"), [(100, 10**7), (7, 900)])
-@pytest.mark.parametrize("neighbours", [None, 260])
+@pytest.mark.parametrize("neighbours", [None, 260, 20])
 def test_item_neighbours_are_the_formula(train, neighbours, nearest, at_once, monkeypatch):
     monkeypatch.setattr(item_knn, "_NEAREST", nearest)
     monkeypatch.setattr(item_knn, "_AT_ONCE", at_once)
@@ -96,26 +96,37 @@ def test_item_neighbours_are_the_formula(train, neighbours, nearest, at_once, mo
     diagonal = np.maximum(np.diag(weighted), 1e-30)
     s = weighted * together / (together + 3) / diagonal[:, None] ** 0.7 / diagonal**0.3
     np.fill_diagonal(s, 0)
+    rho = s.sum(axis=1)[s.any(axis=1)].mean()
     rounded = sp.vstack([block.values for block in item_knn.Similarity(0.5, 3, 0.7).rows(train)]).toarray()
     np.testing.assert_allclose(rounded, s, rtol=1e-5)
-    rows, columns = np.arange(130)[:, None], np.argsort(-rounded, axis=1, kind="stable")[:, :nearest]  # with its ties
-    near = np.zeros_like(s)
-    near[rows, columns] = s[rows, columns]
-    rho = s.sum(axis=1)[s.any(axis=1)].mean()
-    expected = s - np.where(s > 0, near @ near, 0) / (2 * rho)
+
+    def largest_of_rows(most):
+        """S without the values below the `most`-th of each row, and which rows have a tie there."""
+        places = np.minimum(most, 129)[:, None]
+        descending = -np.sort(-rounded, axis=1)
+        last, next_one = (np.take_along_axis(descending, p, axis=1) for p in (places - 1, places))
+        return np.where(rounded >= last, s, 0), (last == next_one) & (last > 0)
+
+    stored, tied = largest_of_rows(shares(most_neighbours(train), 130 * neighbours) if neighbours else np.full(130, 129))
+    near, nearly_tied = largest_of_rows(np.full(130, nearest))
+    assert not tied.any()
+    assert not nearly_tied.any()
+    near = np.where(stored > 0, near, 0)
+    expected = stored - np.where(stored > 0, near @ near, 0) / (2 * rho)
     layer = fitted(train, neighbours=neighbours, model=ItemNeighbours())
     np.testing.assert_allclose(layer(batches.ragged(train[:9])), x[:9] @ expected, rtol=1e-4, atol=1e-5)
 
 
-def test_of_items_that_only_one_user_has_no_more_than_the_limit_are_near():
+def test_of_items_that_only_one_user_has_no_more_than_their_places_are_computed():
+    """All similarities are equal here."""
     one_user = sp.csr_matrix(np.ones((1, 130), np.float32))
-    nearest, rho = ItemNeighbours._nearest(item_knn.Similarity(0.5, 3, 0.7), one_user)
-    assert (np.diff(nearest.indptr) == 100).all()
-    assert rho == pytest.approx(129 / 4)  # each pair has 1/(1 + 3)
+    blocks = list(ItemNeighbours().fit(one_user, np.arange(130) % 40))
+    assert [len(values) for block in blocks for _, _, values in block.rows()] == [n % 40 for n in range(130)]
 
 
 def test_item_neighbours_of_items_that_share_no_user():
-    assert not list(ItemNeighbours().fit(sp.csr_matrix((3, 0), dtype=np.float32)))
+    nothing = np.zeros(0, dtype=int)
+    assert not list(ItemNeighbours().fit(sp.csr_matrix((3, 0), dtype=np.float32), nothing))
     alone = sp.identity(12, dtype=np.float32, format="csr")
     assert not fitted(alone, model=ItemNeighbours())(batches.ragged(alone)).numpy().any()
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import EVCF, FLAGFILES, ROOT, built, checkerboard, compiled, small
 
-from vae_cf_tf.linear.base import RowBlock
+from vae_cf_tf.linear.base import ItemItemModel, RowBlock
 from vae_cf_tf.models import batches, tree
 from vae_cf_tf.models.build import build
 from vae_cf_tf.models.hybrid import HybridModel, ItemItemLayer
@@ -89,13 +89,26 @@ def test_a_sampled_softmax_is_compiled_anew_for_its_data(saved):
         loaded.compile("adam")
 
 
+class GivenMatrix(ItemItemModel):
+    def __init__(self, b):
+        self.b = b
+
+    @classmethod
+    def from_settings(cls, settings):
+        raise NotImplementedError
+
+    def fit(self, train, places):
+        items = np.arange(len(self.b))
+        yield RowBlock(items, items, self.b)
+
+
 @pytest.mark.parametrize("megabytes", [1, 0.0012], ids=["whole", "by rows"])
 def test_a_hybrid_model_is_saved_and_loaded_too(megabytes, tmp_path):
     network = built(small(BASELINE), 20)  # a run is read without compiling it
     layer = ItemItemLayer(20, megabytes, name="item_item")
     assert layer.whole == (megabytes == 1)
     b = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
-    layer.assign([RowBlock(np.arange(20), np.arange(20), b)], TRAIN)
+    layer.fit(GivenMatrix(b), TRAIN)
     model = HybridModel(network, layer, 0.3, 0.2)
     model.save(tmp_path / "hybrid.keras")
     loaded = keras.models.load_model(tmp_path / "hybrid.keras")

@@ -71,7 +71,7 @@ for name in ("factors", *ITEM_ITEM.names()):
     if name == "factors":
         layer.assign_factors(ImplicitFactors(layer.rank).fit(train))
     else:
-        layer.assign(ITEM_ITEM[name].from_settings(settings).fit(train), train)
+        layer.fit(ITEM_ITEM[name].from_settings(settings), train)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(name, time.perf_counter() - start, peak, flush=True)
 """

@@ -49,7 +49,7 @@ def model_of(flagfile: Path):
     if settings.item_item.item_path == "none":
         return network
     hybrid = loading.hybrid(network, settings)
-    hybrid.item_item.assign(NormalizedEase(0.5, 30).fit(users), users)
+    hybrid.item_item.fit(NormalizedEase(0.5, 30), users)
     hybrid.weight.assign(4.0)
     hybrid.discount.assign(0.5)
     return hybrid

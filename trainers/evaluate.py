@@ -125,33 +125,30 @@ def with_item_item(
         factors = [layer.by_factors(histories)] if layer.rank else []
         return network(histories), layer.by_rows(histories), layer.popularity(histories), *factors
 
-    def fit(name: str) -> None:
-        item_item = ITEM_ITEM[name].from_settings(settings.item_item)
-        layer.assign(item_item.fit(split.train), split.train)
-
     discounts = selection.DISCOUNTS if settings.item_item.item_path_discount == "validation" else ()
-    names, choices = settings.item_item.candidates, {}
-    for name in names:
+    choices: dict[str, selection.Choice] = {}
+    for name in settings.item_item.candidates:
         say(f"Item–item model: {name} …")
-        fit(name)
+        layer.fit(ITEM_ITEM[name].from_settings(settings.item_item), split.train)
         choices[name] = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
-    name = max(choices, key=lambda name: choices[name].best.ndcg)
-    if name != names[-1]:
-        fit(name)
-    best, tried, at_edge = choices[name]
+        chosen = max(choices, key=lambda name: choices[name].best.ndcg)
+        if chosen == name:
+            weights = layer.get_weights()
+    layer.set_weights(weights)
+    best, tried, at_edge = choices[chosen]
     model.weight.assign(best.weight)
     model.discount.assign(best.discount)
     if layer.rank:
         layer.share.assign(best.share)
     of_factors = f", low-rank part × {best.share:.3g}" if best.share else ""
     say(
-        f"Item–item model: {name}, weight {best.weight:.3g}{of_factors}, popularity discount {best.discount:g}; "
+        f"Item–item model: {chosen}, weight {best.weight:.3g}{of_factors}, popularity discount {best.discount:g}; "
         f"validation NDCG@100 {tried[0].ndcg:.4f} without it, {best.ndcg:.4f} with it."
     )
     for value in at_edge:
         say(f"The best {value} is the largest that was tried: validation users may want a larger one.")
     peak = machine.peak_rss()
-    meta = loading.item_item_meta(workdir, settings) | {"model": name, "tried": tried, "peak_rss_mb": peak}
+    meta = loading.item_item_meta(workdir, settings) | {"model": chosen, "tried": tried, "peak_rss_mb": peak}
     checkpoints.save(workdir.item_item, variables, meta)
     return model, peak
 

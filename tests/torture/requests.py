@@ -195,7 +195,7 @@ def _export_wide(folder: Path) -> None:
     layer = ItemItemLayer(WIDE, megabytes=20, name="item_item")
     users = sp.random(2000, WIDE, 0.004, "csr", np.float32, np.random.default_rng(0))
     users.data[:] = 1
-    layer.assign(NormalizedEase(l2=0.5, max_items=1000).fit(users), users)
+    layer.fit(NormalizedEase(l2=0.5, max_items=1000), users)
     export_model(HybridModel(network, layer, weight=4.0, discount=0.5), ids, {}, {}, folder, weights="bfloat16")
 
 

@@ -29,6 +29,11 @@ def most_neighbours(train: sp.csr_matrix) -> np.ndarray:
     return np.minimum(pairs, train.shape[1] - 1).astype(np.int64)
 
 
+def largest(values: np.ndarray, n: int) -> np.ndarray:
+    """Where the n largest of these values are, int, ascending; all places if there are no more than n."""
+    return np.sort(np.argpartition(-values, n)[:n]) if n < len(values) else np.arange(len(values))
+
+
 class Baseline(abc.ABC):
     """What a deep model has to beat. A subclass is made by its own settings, as keywords, and has a line in
     `vae_cf_tf.registries`."""
@@ -99,8 +104,13 @@ class ItemItemModel(abc.ABC):
         """The model of these settings."""
 
     @abc.abstractmethod
-    def fit(self, train: sp.csr_matrix) -> Iterator[RowBlock | SparseRowBlock]:
-        """B of training users, [users, items], block by block; a row that is in no block is 0.
+    def fit(self, train: sp.csr_matrix, places: np.ndarray) -> Iterator[RowBlock | SparseRowBlock]:
+        """B, block by block; a row that is in no block is 0.
+
+        Args:
+          train: training users, [users, items].
+          places: int [items], how many coefficients of each row are stored at most: those of the largest absolute
+            values. A model need not compute what is not stored.
 
         Raises:
           UserError: the users or the settings do not allow it.

@@ -31,7 +31,7 @@ class NormalizedEase(ItemItemModel):
     def from_settings(cls, settings: ItemItemSettings) -> "NormalizedEase":
         return cls(settings.item_path_l2, settings.item_path_max_items)
 
-    def fit(self, train: sp.csr_matrix) -> Iterator[RowBlock]:
+    def fit(self, train: sp.csr_matrix, places: np.ndarray) -> Iterator[RowBlock]:
         lengths, counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
         covered = np.sort(np.argsort(-counts, kind="stable")[: self.max_items])
         scale = _scale(counts, ITEM_POWER)[covered]

@@ -1,13 +1,13 @@
 """Item k-nearest neighbours: as a baseline, and beside the network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock, most_neighbours
+from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBlock, largest, most_neighbours
 from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
 from vae_cf_tf.threads import map_in_order
 
@@ -31,14 +31,11 @@ class Similarity(NamedTuple):
     shrinkage: float
     power: float
 
-    def rows(
-        self, train: sp.csr_matrix, change: Callable[[np.ndarray, sp.csr_matrix], sp.csr_matrix] | None = None
-    ) -> Iterator[SparseRowBlock]:
+    def rows(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
         """Yields S, [items, items], in blocks of rows.
 
         Args:
           train: [users, items], 1 where a user has an item.
-          change: from which rows of S and their values, [rows, items], to what is yielded in their place.
         """
         lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
         ones = train.astype(np.complex64)
@@ -53,8 +50,7 @@ class Similarity(NamedTuple):
             values = both.data.real * (both.data.imag / (both.data.imag + self.shrinkage))
             values *= diagonal[row] ** -self.power * diagonal[both.indices] ** (self.power - 1)
             values[both.indices == row] = 0
-            rows = sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape)
-            return SparseRowBlock(items, rows if change is None else change(items, rows))
+            return SparseRowBlock(items, sp.csr_matrix((values, both.indices, both.indptr), shape=both.shape))
 
         yield from map_in_order(block, _blocks(most_neighbours(train)))
 
@@ -69,22 +65,28 @@ def _blocks(sizes: np.ndarray) -> Iterator[np.ndarray]:
         start = stop
 
 
-def _keep_largest(rows: sp.csr_matrix, n: int, ties: bool) -> sp.csr_matrix:
-    """`rows`, changed: only the n largest values of each row are kept. With `ties`, values equal to the last of them
-    are kept as well; otherwise those in the first columns come first."""
+def _keep_largest(rows: sp.csr_matrix, n: int) -> sp.csr_matrix:
+    """`rows`, changed: only the n largest values of each row are kept, and values equal to the last of them."""
     for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
         if end - start > n:
             values = rows.data[start:end]
-            last = np.partition(values, -n)[-n]
-            if not ties:
-                values[np.flatnonzero(values == last)[n - np.count_nonzero(values > last) :]] = 0
-            values[values < last] = 0
+            values[values < np.partition(values, -n)[-n]] = 0
     rows.eliminate_zeros()
     return rows
 
 
+def _largest_of_rows(rows: sp.csr_matrix, most: np.ndarray) -> sp.csr_matrix:
+    """The largest values of each row; `most`, int [rows], says how many at most."""
+    starts = rows.indptr.astype(np.int64)
+    of_rows = zip(starts[:-1], starts[1:], most, strict=True)
+    kept = np.concatenate([starts[:0], *(start + largest(rows.data[start:end], n) for start, end, n in of_rows)])
+    ends = np.cumsum(np.concatenate([starts[:1], np.minimum(np.diff(starts), most)]))
+    return sp.csr_matrix((rows.data[kept], rows.indices[kept], ends), shape=rows.shape)
+
+
 class ItemNeighbours(ItemItemModel):
-    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ) where S is not 0.
+    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ), of the largest coefficients
+    of each row of S, as many as are stored.
 
     ρ is the mean sum of those rows of S that are not 0. For S², only the 100 nearest neighbours of each item count, or
     fewer in a catalogue of more than 500,000 items. S² stands for the paths over a third item: two items of a history
@@ -102,31 +104,29 @@ class ItemNeighbours(ItemItemModel):
     def from_settings(cls, settings: ItemItemSettings) -> "ItemNeighbours":
         return cls()
 
-    def fit(self, train: sp.csr_matrix) -> Iterator[SparseRowBlock]:
-        similarity = Similarity(user_power=0.5, shrinkage=3, power=0.7)
-        # S is computed twice, since all of it need not fit into memory.
-        nearest, rho = self._nearest(similarity, train)
+    def fit(self, train: sp.csr_matrix, places: np.ndarray) -> Iterator[SparseRowBlock]:
+        s, rho = self._stored(Similarity(user_power=0.5, shrinkage=3, power=0.7), train, places)
+        of_each = max(1, min(_NEAREST, _MOST_NEAREST // max(train.shape[1], 1)))
+        nearest = _largest_of_rows(s, np.full(len(places), of_each))
 
-        def without_paths(items: np.ndarray, rows: sp.csr_matrix) -> sp.csr_matrix:
-            # A row has at most _NEAREST² paths.
-            parts = np.array_split(np.arange(len(items)), max(1, len(items) * _NEAREST**2 // _AT_ONCE))
-            paths = [(nearest[items[part]] @ nearest).multiply(rows[part].astype(bool)) for part in parts]
-            changed = rows - sp.vstack(paths, format="csr") * np.float32(0.5 / rho)
+        def without_paths(items: np.ndarray) -> SparseRowBlock:
+            rows = s[items]
+            paths = (nearest[items] @ nearest).multiply(rows.astype(bool))
+            changed = rows - paths * np.float32(0.5 / rho)
             changed.sort_indices()
-            return changed
+            return SparseRowBlock(items, changed)
 
-        yield from similarity.rows(train, without_paths)
+        yield from map_in_order(without_paths, _blocks(np.diff(nearest.indptr) * of_each))
 
     @staticmethod
-    def _nearest(similarity: Similarity, train: sp.csr_matrix) -> tuple[sp.csr_matrix, float]:
-        """S with the largest values of each row only, and ρ, which is 1 where S is 0."""
-        of_each = max(1, min(_NEAREST, _MOST_NEAREST // max(train.shape[1], 1)))
-        kept, sums = [sp.csr_matrix((0, train.shape[1]), dtype=np.float32)], [np.zeros(0)]
-        for _, rows in similarity.rows(train):
+    def _stored(similarity: Similarity, train: sp.csr_matrix, places: np.ndarray) -> tuple[sp.csr_matrix, float]:
+        """The largest coefficients of each row of S, and ρ, which is 1 where S is 0."""
+        stored, sums = [sp.csr_matrix((0, train.shape[1]), dtype=np.float32)], [np.zeros(0)]
+        for items, rows in similarity.rows(train):
             sums.append(np.asarray(rows.sum(axis=1)).ravel())
-            kept.append(_keep_largest(rows, of_each, ties=False))
+            stored.append(_largest_of_rows(rows, places[items]))
         total = np.concatenate(sums)
-        return sp.vstack(kept, format="csr"), float(total[total > 0].mean()) if total.any() else 1.0
+        return sp.vstack(stored, format="csr"), float(total[total > 0].mean()) if total.any() else 1.0
 
 
 class ItemKNN(Baseline):
@@ -173,7 +173,7 @@ class ItemKNN(Baseline):
         """S with only the largest values of each column, and values equal to the last of them. Sᵀ is S with 1 − power
         for power, so its rows come in blocks as well."""
         transposed = self.similarity._replace(power=1 - self.similarity.power)
-        kept = [_keep_largest(rows, self.neighbours, ties=True) for _, rows in transposed.rows(train)]
+        kept = [_keep_largest(rows, self.neighbours) for _, rows in transposed.rows(train)]
         return sp.vstack(kept, format="csr").T.tocsr()
 
     def _all(self, train: sp.csr_matrix) -> sp.csr_matrix:

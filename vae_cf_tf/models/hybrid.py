@@ -1,6 +1,5 @@
 """A network with a linear item–item model beside it."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -8,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from vae_cf_tf.linear.base import RowBlock, SparseRowBlock, most_neighbours
+from vae_cf_tf.linear.base import ItemItemModel, largest, most_neighbours
 from vae_cf_tf.linear.factors import LowRank
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.blocks import Linear
@@ -120,34 +119,33 @@ class ItemItemLayer(keras.layers.Layer):
         self.encode.kernel.assign(low_rank.encoder)
         self.decode.kernel.assign(low_rank.decoder.T)
 
-    def assign(self, blocks: Iterable[RowBlock | SparseRowBlock], train: sp.csr_matrix) -> None:
-        """Sets S and each item's number of training users.
+    def fit(self, model: ItemItemModel, train: sp.csr_matrix) -> None:
+        """Fits the model and sets S, and each item's number of training users.
 
         If only a part of S is stored, `shares` decides from the items' numbers of neighbours how much of each row.
 
         Args:
-          blocks: all rows of S.
-          train: [users, num_items], the users that B was fitted to.
+          model: gives S.
+          train: [users, num_items].
         """
         self.log_counts.assign(np.log1p(np.bincount(train.indices, minlength=self.num_items)).astype(np.float32))
         if self.whole:
             whole = np.zeros((self.num_items, self.num_items), np.float32)
-            for block in blocks:
+            for block in model.fit(train, np.full(self.num_items, self.num_items)):
                 for item, columns, values in block.rows():
                     whole[item, columns] = values
             self.b.kernel.assign(whole)
             return
-        starts = np.concatenate([[0], np.cumsum(shares(most_neighbours(train), self.columns.shape[0]))])
-        kept_columns, coefficients = (np.zeros(v.shape, v.dtype) for v in (self.columns, self.coefficients))
-        for block in blocks:
+        places = shares(most_neighbours(train), self.columns.shape[0])
+        starts = np.concatenate([[0], np.cumsum(places)])
+        all_columns, coefficients = (np.zeros(v.shape, v.dtype) for v in (self.columns, self.coefficients))
+        for block in model.fit(train, places):
             for item, columns, values in block.rows():
-                start, room = starts[item], min(starts[item + 1] - starts[item], len(columns))
-                if room < len(columns):
-                    largest = np.sort(np.argpartition(-np.abs(values), room)[:room])
-                    columns, values = columns[largest], values[largest]
-                kept_columns[start : start + room], coefficients[start : start + room] = columns, values
+                kept = largest(np.abs(values), places[item])
+                stored = slice(starts[item], starts[item] + len(kept))
+                all_columns[stored], coefficients[stored] = columns[kept], values[kept]
         self.row_starts.assign(starts.astype(np.int32))
-        self.columns.assign(kept_columns)
+        self.columns.assign(all_columns)
         self.coefficients.assign(coefficients)
 
 
