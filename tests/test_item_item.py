@@ -107,7 +107,8 @@ def test_item_neighbours_are_the_formula(train, neighbours, nearest, at_once, mo
         last, next_one = (np.take_along_axis(descending, p, axis=1) for p in (places - 1, places))
         return np.where(rounded >= last, s, 0), (last == next_one) & (last > 0)
 
-    stored, tied = largest_of_rows(shares(most_neighbours(train), 130 * neighbours) if neighbours else np.full(130, 129))
+    places = shares(most_neighbours(train), 130 * neighbours) if neighbours else np.full(130, 129)
+    stored, tied = largest_of_rows(places)
     near, nearly_tied = largest_of_rows(np.full(130, nearest))
     assert not tied.any()
     assert not nearly_tied.any()
