@@ -160,7 +160,7 @@ def _checked(signature: Any) -> Callable[..., dict[str, tf.Tensor]]:
 
 
 def _traced(function: Callable, signature: Sequence[tf.TypeSpec]) -> tf.types.experimental.ConcreteFunction:
-    return tf.function(function, input_signature=list(signature)).get_concrete_function()
+    return tf.function(function, input_signature=list(signature), autograph=False).get_concrete_function()
 
 
 def _ragged(items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor) -> tf.RaggedTensor:

@@ -55,12 +55,12 @@ def reset_peak_rss() -> None:
 def bandwidth(size: int = 1 << 28, repeats: int = 30) -> float:
     """Bytes per second, median, of reading `size` bytes of float32 once, on all cores: tf.reduce_sum of a vector."""
     vector = tf.random.uniform([size // 4])
-    total = tf.function(lambda: tf.reduce_sum(vector))
+    total = tf.function(lambda: tf.reduce_sum(vector), autograph=False)
     return size / float(np.median(times(lambda: total().numpy(), repeats)))
 
 
 def product_rate(size: int = 2000, repeats: int = 15) -> float:
     """Floating-point operations per second, median, of a [size, size] × [size, size] product of float32."""
     a, b = tf.random.uniform([size, size]), tf.random.uniform([size, size])
-    product = tf.function(lambda: tf.matmul(a, b)[0, 0])
+    product = tf.function(lambda: tf.matmul(a, b)[0, 0], autograph=False)
     return 2 * size**3 / float(np.median(times(lambda: product().numpy(), repeats)))

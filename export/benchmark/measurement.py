@@ -190,7 +190,7 @@ def _mask_and_top_k(items: int, case: Case, k: int, turns: int = 10) -> float:
                 total += top_unseen(turned, seen, rows, k)[0][0, 0] if choose else turned[0, 0]
             return total
 
-        compiled = tf.function(run)
+        compiled = tf.function(run, autograph=True)  # for its loop
         return float(np.median(machine.times(lambda: compiled().numpy(), 10)))
 
     return (seconds(True) - seconds(False)) / turns

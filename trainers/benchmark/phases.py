@@ -56,12 +56,12 @@ def parts_of(model: Autoencoder, phase: Phase, batch: tf.RaggedTensor) -> dict[s
             loss = tf.reduce_mean(both.kl - both.log_likelihood) + model.weight_penalty()
         return both, tape.gradient(loss, variables)
 
-    backward = tf.function(gradients)
+    backward = tf.function(gradients, autograph=False)
     _, values = backward()
     parts = {
-        "forward": tf.function(terms),
+        "forward": tf.function(terms, autograph=False),
         "forward and backward": backward,
-        "optimiser": tf.function(lambda: model.optimizer.apply(values, phase.variables)),
+        "optimiser": tf.function(lambda: model.optimizer.apply(values, phase.variables), autograph=False),
     }
     if hasattr(model, "prior"):
         z = tf.zeros([batch.nrows(), model.settings.latent_dim])
@@ -71,7 +71,7 @@ def parts_of(model: Autoencoder, phase: Phase, batch: tf.RaggedTensor) -> dict[s
             with products_in(dtype):
                 return model.prior.distribution(context).log_prob(z)
 
-        parts["prior"] = tf.function(log_density)
+        parts["prior"] = tf.function(log_density, autograph=False)
     return parts
 
 
@@ -88,4 +88,8 @@ def first_layer(model: Autoencoder, batch: tf.RaggedTensor) -> dict[str, Call]:
         return total, tape.gradient(total, layer.kernel.value)
 
     is_dense_small = int(batch.nrows()) * model.num_items <= SCORES
-    return {form: tf.function(lambda form=form: product(form)) for form in FORMS if form == "sparse" or is_dense_small}
+    return {
+        form: tf.function(lambda form=form: product(form), autograph=False)
+        for form in FORMS
+        if form == "sparse" or is_dense_small
+    }

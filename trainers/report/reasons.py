@@ -26,7 +26,7 @@ def owed_to(
       By user and recommendation: item indices, the most important first.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def explained(histories: tf.RaggedTensor, targets: tf.Tensor) -> tf.Tensor:
         return contributions(model, histories.values, rows_of(histories), targets, fold_in.shape[1])
 

@@ -20,4 +20,6 @@ class LazyModule:
     def __getattr__(self, attribute: str) -> Any:
         if self._tensorflow:
             quiet.import_tensorflow()
-        return getattr(importlib.import_module(self._name), attribute)
+        with quiet.without_garbage_collection():
+            module = importlib.import_module(self._name)
+        return getattr(module, attribute)

@@ -28,7 +28,7 @@ def density_of(model: Autoencoder) -> Density | None:
     if not isinstance(model, Variational):
         return None
 
-    @tf.function(input_signature=[batches.HISTORIES, tf.TensorSpec([2], tf.int32)])
+    @tf.function(input_signature=[batches.HISTORIES, tf.TensorSpec([2], tf.int32)], autograph=False)
     def terms(histories, seed):
         return tuple(model.terms(histories, seed, density=True))
 

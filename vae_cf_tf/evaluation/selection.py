@@ -110,7 +110,7 @@ class _Pool:
     def __init__(self, parts: Callable, judged: HeldOut, batch_size: int):
         pool = min(POOL, judged.target.shape[1])
 
-        @tf.function(input_signature=[batches.HISTORIES])
+        @tf.function(input_signature=[batches.HISTORIES], autograph=False)
         def best(histories):
             """The parts at the pooled items, these items in ascending order, some of them twice, which of them are no
             candidates, and each user's spread of the item–item model's parts."""

@@ -103,4 +103,4 @@ def _ranker(scores: similar.Scores) -> ranking.Ranker:
 
 
 def _traced(function: similar.Scores) -> similar.Scores:
-    return tf.function(function, input_signature=[batches.HISTORIES]).get_concrete_function()
+    return tf.function(function, input_signature=[batches.HISTORIES], autograph=False).get_concrete_function()

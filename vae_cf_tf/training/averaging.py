@@ -38,7 +38,7 @@ class AverageWeights(keras.callbacks.Callback):
             f"average/{name}": keras.Variable(v, trainable=False, name=v.name) for name, v in self._weights.items()
         }
         """The averages by name, for a checkpoint."""
-        self._update = tf.function(self._updated, input_signature=[tf.TensorSpec([])])
+        self._update = tf.function(self._updated, input_signature=[tf.TensorSpec([])], autograph=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.decay:

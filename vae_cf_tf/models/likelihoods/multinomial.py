@@ -139,5 +139,5 @@ def _exponentials(f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return exponential, tf.reduce_sum(exponential, axis=1), largest
 
 
-_compiled_exponentials = tf.function(_exponentials, jit_compile=True)
+_compiled_exponentials = tf.function(_exponentials, jit_compile=True, autograph=False)
 """By XLA, which reads f twice and writes once."""

@@ -86,11 +86,11 @@ def _clipped_and_dropped(w: tf.Tensor, kept: tf.Tensor, scale: tf.Tensor):
     return _forward(w, kept, scale), lambda upstream: (_backward(upstream, w, kept, scale), None, None)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _forward(w: tf.Tensor, kept: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.where(kept, tf.clip_by_value(w, 0.0, 1.0) * scale, 0.0)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _backward(upstream: tf.Tensor, w: tf.Tensor, kept: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.where(kept & (w >= 0) & (w <= 1), upstream * scale, 0.0)
