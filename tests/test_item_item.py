@@ -1,14 +1,17 @@
 """The item–item model, the layer that holds it, and the choice of its weight and of the popularity discount."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 from conftest import ROOT, built, small
 
+from trainers import evaluate
 from vae_cf_tf.data.split import HeldOut
 from vae_cf_tf.errors import UserError
-from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, SHARES, WEIGHTS, choose
+from vae_cf_tf.evaluation.selection import DISCOUNTS, FACTORS, LARGEST, SHARES, WEIGHTS, Candidate, Choice, choose
 from vae_cf_tf.linear import item_knn
 from vae_cf_tf.linear.base import most_neighbours
 from vae_cf_tf.linear.factors import ImplicitFactors, LowRank
@@ -16,6 +19,8 @@ from vae_cf_tf.linear.item_item import NormalizedEase
 from vae_cf_tf.linear.item_knn import ItemNeighbours
 from vae_cf_tf.models import batches
 from vae_cf_tf.models.hybrid import HALF_AT, MAX_RANK, HybridModel, ItemItemLayer, shares
+from vae_cf_tf.registries import ITEM_ITEM
+from vae_cf_tf.runs.workdir import Workdir
 from vae_cf_tf.settings import ItemItemSettings
 
 
@@ -180,6 +185,22 @@ def test_network_and_item_item_model_are_added_with_the_weight_and_the_discount(
     normalised = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(hybrid(histories), normalised, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(hybrid.embed(histories), network.embed(histories))
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_of_two_models_the_better_one_is_kept(best, train, tmp_path, monkeypatch):
+    settings = small(ROOT / "vamp.flags")
+    names, ndcgs = settings.item_item.candidates, iter((0.2, 0.1 + 0.2 * best))
+    assert len(names) == 2
+    tried = [Candidate(weight=0, discount=0, ndcg=0)]
+    monkeypatch.setattr(evaluate.selection, "choose", lambda *_: Choice(Candidate(1, 0, next(ndcgs)), tried, []))
+    monkeypatch.setattr(evaluate.loading, "item_item_meta", lambda *_: {})  # there was no training
+    split, network, said = SimpleNamespace(train=train, validation=None), built(settings, 130, train), []
+    model, _ = evaluate.with_item_item(network, settings, Workdir(tmp_path), split, said.append)
+    assert f"Item–item model: {names[best]}, weight 1," in said[-1]
+    alone = ItemItemLayer(130, settings.item_item.item_path_mb)
+    alone.fit(ITEM_ITEM[names[best]].from_settings(settings.item_item), train)
+    np.testing.assert_array_equal(model.item_item.b.kernel, alone.b.kernel)
 
 
 def users_of_one_item(users=30, items=150):

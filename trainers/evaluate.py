@@ -126,15 +126,17 @@ def with_item_item(
         return network(histories), layer.by_rows(histories), layer.popularity(histories), *factors
 
     discounts = selection.DISCOUNTS if settings.item_item.item_path_discount == "validation" else ()
+    names = settings.item_item.candidates
     choices: dict[str, selection.Choice] = {}
-    for name in settings.item_item.candidates:
+    for name in names:
         say(f"Item–item model: {name} …")
         layer.fit(ITEM_ITEM[name].from_settings(settings.item_item), split.train)
         choices[name] = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
-        chosen = max(choices, key=lambda name: choices[name].best.ndcg)
-        if chosen == name:
+        chosen = max(choices, key=lambda tried: choices[tried].best.ndcg)
+        if chosen == name != names[-1]:
             weights = layer.get_weights()
-    layer.set_weights(weights)
+    if chosen != names[-1]:
+        layer.set_weights(weights)
     best, tried, at_edge = choices[chosen]
     model.weight.assign(best.weight)
     model.discount.assign(best.discount)

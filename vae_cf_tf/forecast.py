@@ -154,7 +154,7 @@ class Forecast:
     gradients: float  # 4·trainable, but of layers by rows the rows of a step only
     step: float  # activations: see `step_memory`
     ease: float  # of EASE, the baseline: a matrix of items, see `item_matrix`
-    fitting: float  # of the item–item model while it is made: half of such a matrix
+    fitting: float  # of the item–item model while it is made: see `_item_item`
     item_item: float  # of the item–item model when it is done
     evaluation: float  # scores of the users that are ranked at once
     checkpoint: float  # on disk: 4·(3·trainable + frozen), one more 4·trainable with averages
@@ -224,7 +224,7 @@ def forecast(
     copies = 2 + (settings.training.average_weights > 0)
     per_user = events / max(users, 1)
     batch = min(settings.training.batch_size, users) / replicas
-    item_item, fitted = _item_item(settings, items)
+    item_item, fitting = _item_item(settings, items)
     ease_items = items if items <= settings.evaluation.ease_max_items and settings.evaluation.ease_l2_values else 0
     scores = min(settings.training.batch_size, max(1, 50_000_000 // items)) * items * FLOAT
     dense = count.trainable - count.by_rows
@@ -242,7 +242,7 @@ def forecast(
         FLOAT * dense + replicas * row_bytes,
         step_memory(settings, items, batch, per_user, outputs),
         item_matrix(ease_items),
-        item_matrix(fitted) / 2,
+        fitting,
         item_item,
         3 * scores,
         FLOAT * ((1 + copies) * count.trainable + count.frozen),
@@ -361,9 +361,15 @@ def _rows_of_step(settings: Settings, items: int, batch: float, per_user: float)
     return seen, min(items, seen + settings.model.softmax_samples)
 
 
-def _item_item(settings: Settings, items: int) -> tuple[float, int]:
-    """Bytes of the finished item–item model, and items of the matrix that it is made of; (0, 0) where there is none."""
+def _item_item(settings: Settings, items: int) -> tuple[float, float]:
+    """Bytes of the finished item–item model, and of what is beside it while it is made; (0, 0) where there is none.
+
+    EASE is half of `item_matrix`. Item-kNN has 8 bytes for each coefficient that is stored, of all M² at most. Where
+    there are both, the better one of those that are done is held as well.
+    """
     if not settings.item_item.candidates:
-        return 0.0, 0
-    room = settings.item_item.item_path_mb * 1e6
-    return min(FLOAT * float(items) ** 2, room), min(items, settings.item_item.item_path_max_items)
+        return 0.0, 0.0
+    whole, room = FLOAT * float(items) ** 2, settings.item_item.item_path_mb * 1e6
+    finished, of_knn = (whole, 2 * whole) if whole <= room else (room, room / 2)
+    of_ease = item_matrix(min(items, settings.item_item.item_path_max_items)) / 2
+    return finished, max(of_ease, of_knn) + (finished if len(settings.item_item.candidates) > 1 else 0)

@@ -14,8 +14,7 @@ from vae_cf_tf.files import stderr_in
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """For imports: they make millions of objects that stay, and Python would look through them again and again. With
-    it, a command that imports TensorFlow starts in two thirds of the time."""
+    """For imports: they make millions of objects that stay, and Python would look through them again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -35,7 +34,8 @@ def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     warnings.filterwarnings("ignore", message=".*shuffle=True.*will be ignored")
     with stderr_in(os.devnull), without_garbage_collection():
-        # Before TensorFlow: after it, TensorFlow Probability imports all of itself, and not only what is used.
+        # Before TensorFlow: after it, TensorFlow Probability would also import its layers and experiments, for
+        # SavedModels that hold them. Ours hold none.
         import tensorflow_probability  # noqa: F401  # isort: skip
         import tensorflow as tf
 

@@ -109,8 +109,8 @@ class ItemItemModel(abc.ABC):
 
         Args:
           train: training users, [users, items].
-          places: int [items], how many coefficients of each row are stored at most: those of the largest absolute
-            values. A model need not compute what is not stored.
+          places: int [items], how many coefficients of each row are stored at most. Of a row that has more, those of
+            the largest absolute values are, so a model need not heed it.
 
         Raises:
           UserError: the users or the settings do not allow it.

@@ -1,6 +1,6 @@
 """Item k-nearest neighbours: as a baseline, and beside the network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from vae_cf_tf.linear.base import Baseline, ItemItemModel, Scores, SparseRowBloc
 from vae_cf_tf.settings import EvaluationSettings, ItemItemSettings
 from vae_cf_tf.threads import map_in_order
 
-_AT_ONCE = 5_000_000  # coefficients of S that a thread computes at once, about
+_AT_ONCE = 5_000_000  # coefficients of S, or paths, that a thread computes at once, about
 _MOST = 400_000_000
 """Coefficients of S that the baseline holds at most: 3.2 GB."""
 _NEAREST, _MOST_NEAREST = 100, 50_000_000
@@ -84,20 +84,34 @@ def _largest_of_rows(rows: sp.csr_matrix, most: np.ndarray) -> sp.csr_matrix:
     return sp.csr_matrix((rows.data[kept], rows.indices[kept], ends), shape=rows.shape)
 
 
+def _stacked(blocks: Iterable[sp.csr_matrix], room: int, columns: int) -> sp.csr_matrix:
+    """The blocks of rows as one matrix of so many columns. It is filled as they come: `scipy.sparse.vstack` would hold
+    everything twice. `room`: for how many coefficients, at most."""
+    indices, values = np.empty(room, np.int32), np.empty(room, np.float32)
+    lengths, filled = [np.zeros(1, np.int64)], 0
+    for rows in blocks:
+        indices[filled : filled + rows.nnz], values[filled : filled + rows.nnz] = rows.indices, rows.data
+        lengths.append(np.diff(rows.indptr))
+        filled += rows.nnz
+    indptr = np.cumsum(np.concatenate(lengths))
+    return sp.csr_matrix((values[:filled], indices[:filled], indptr), shape=(len(indptr) - 1, columns))
+
+
 class ItemNeighbours(ItemItemModel):
     """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ), of the largest coefficients
     of each row of S, as many as are stored.
 
-    ρ is the mean sum of those rows of S that are not 0. For S², only the 100 nearest neighbours of each item count, or
-    fewer in a catalogue of more than 500,000 items. S² stands for the paths over a third item: two items of a history
-    that are alike recommend the same items, and S counts that twice. EASE corrects for it with a matrix inverse, whose
-    expansion (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …, where it converges, has G and G² with opposite signs too.
+    ρ is the mean sum of those rows of S that are not 0. For S², only the 100 nearest neighbours of each item count
+    that are stored, and fewer in a catalogue of more than 500,000 items. S² stands for the paths over a third item:
+    two items of a history that are alike recommend the same items, and S counts that twice. EASE corrects for it with
+    a matrix inverse, whose expansion (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …, where it converges, has G and G² with
+    opposite signs too.
 
     The shrinkage is smaller than what is best for item-kNN alone: the low-rank part beside it smooths what is known of
     pairs with few common users.
 
     Use it for a sparse log of a large catalogue. There it ranks better than EASE, which covers only the most popular
-    items, and is computed in less time.
+    items.
     """
 
     @classmethod
@@ -121,12 +135,16 @@ class ItemNeighbours(ItemItemModel):
     @staticmethod
     def _stored(similarity: Similarity, train: sp.csr_matrix, places: np.ndarray) -> tuple[sp.csr_matrix, float]:
         """The largest coefficients of each row of S, and ρ, which is 1 where S is 0."""
-        stored, sums = [sp.csr_matrix((0, train.shape[1]), dtype=np.float32)], [np.zeros(0)]
-        for items, rows in similarity.rows(train):
-            sums.append(np.asarray(rows.sum(axis=1)).ravel())
-            stored.append(_largest_of_rows(rows, places[items]))
-        total = np.concatenate(sums)
-        return sp.vstack(stored, format="csr"), float(total[total > 0].mean()) if total.any() else 1.0
+        sums = np.zeros(train.shape[1])
+
+        def largest_of_blocks() -> Iterator[sp.csr_matrix]:
+            for items, rows in similarity.rows(train):
+                sums[items] = np.asarray(rows.sum(axis=1)).ravel()
+                yield _largest_of_rows(rows, places[items])
+
+        room = np.minimum(places, most_neighbours(train) + 1).sum()  # one for the diagonal, which is stored as 0
+        s = _stacked(largest_of_blocks(), int(room), train.shape[1])
+        return s, float(sums[sums > 0].mean()) if sums.any() else 1.0
 
 
 class ItemKNN(Baseline):
@@ -180,11 +198,4 @@ class ItemKNN(Baseline):
         room = int(most_neighbours(train).sum()) + train.shape[1]  # and the diagonal
         if room > _MOST:
             raise UserError(f"{self.label}: up to {room:,} coefficients would not fit, {_MOST:,} do.")
-        columns, values = np.empty(room, np.int32), np.empty(room, np.float32)
-        lengths, filled = [np.zeros(1, np.int64)], 0
-        for _, rows in self.similarity.rows(train):
-            columns[filled : filled + rows.nnz], values[filled : filled + rows.nnz] = rows.indices, rows.data
-            lengths.append(np.diff(rows.indptr))
-            filled += rows.nnz
-        indptr = np.cumsum(np.concatenate(lengths))
-        return sp.csr_matrix((values[:filled], columns[:filled], indptr), shape=(train.shape[1],) * 2)
+        return _stacked((rows for _, rows in self.similarity.rows(train)), room, train.shape[1])
