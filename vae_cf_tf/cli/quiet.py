@@ -34,9 +34,6 @@ def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     warnings.filterwarnings("ignore", message=".*shuffle=True.*will be ignored")
     with stderr_in(os.devnull), without_garbage_collection():
-        # Before TensorFlow: after it, TensorFlow Probability would also import its layers and experiments, for
-        # SavedModels that hold them. Ours hold none.
-        import tensorflow_probability  # noqa: F401  # isort: skip
         import tensorflow as tf
 
         # The first operation writes the rest.
