@@ -133,7 +133,7 @@ def with_item_item(
         layer.fit(ITEM_ITEM[name].from_settings(settings.item_item), split.train)
         choices[name] = selection.choose(parts, split.validation, settings.evaluation.eval_batch_size, discounts)
         chosen = max(choices, key=lambda tried: choices[tried].best.ndcg)
-        if chosen == name != names[-1]:
+        if chosen == name != names[-1]:  # another one follows, in its place
             weights = layer.get_weights()
     if chosen != names[-1]:
         layer.set_weights(weights)
