@@ -36,7 +36,7 @@ def test_a_small_run_starts_without_a_word(default):
 def test_a_large_run_that_fits_says_what_it_takes(default):
     said = []
     memory_check.check(default, split_of(80_000), said.append, 8 * GIB)
-    assert said == ["This run needs about 5.6 GiB of memory, and the machine has 8.0 GiB."]
+    assert said == ["This run needs about 5.8 GiB of memory, and the machine has 8.0 GiB."]
 
 
 @pytest.mark.parametrize(("items", "memory"), [(1_000_000, 16), (200_000, 8), (80_000, 5)])
