@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_cf_tf.models.distributions import MixtureOf, MixtureOfNormals, composite, diagonal_normal
+from vae_cf_tf.models.distributions import DiagonalNormal, MixtureOf, MixtureOfNormals, composite, diagonal_normal
 
 tfd = tfp.distributions
 
@@ -13,6 +13,45 @@ tfd = tfp.distributions
 @pytest.fixture
 def parameters(rng):
     return [tf.constant(a) for a in (rng.normal(size=(11, 5)), rng.uniform(-3, 2, size=(11, 5)))]
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("own_sample", [True, False])
+def test_the_diagonal_normal_has_tfps_values_bit_by_bit(own_sample, traced, rng):
+    """Its own sample, whose noise it knows, and any other z. Gradients are summed in another order at times."""
+    mean, log_variance, z = (tf.constant(rng.normal(size=(500, 30)), tf.float32) for _ in range(3))
+    weights = tf.constant(rng.normal(size=(2, 500)), tf.float32)
+
+    def all_of(kind):
+        with tf.GradientTape() as tape:
+            tape.watch([mean, log_variance])
+            normal = kind(mean, tf.exp(0.5 * log_variance))
+            sample = normal.sample(seed=tf.constant([3, 7]))
+            log_prob = normal.log_prob(sample if own_sample else z)
+            loss = tf.reduce_sum(log_prob * weights[0]) + tf.reduce_sum(sample * weights[1][:, None])
+        return sample, log_prob, normal.mean(), *tape.gradient(loss, [mean, log_variance])
+
+    ours, tfps = (
+        tf.function(lambda: all_of(kind), autograph=False)() if traced else all_of(kind)  # noqa: B023
+        for kind in (DiagonalNormal, tfd.MultivariateNormalDiag)
+    )
+    for our, theirs in zip(ours[:3], tfps[:3], strict=True):
+        np.testing.assert_array_equal(our, theirs)
+    for our, theirs in zip(ours[3:], tfps[3:], strict=True):
+        np.testing.assert_allclose(our, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_diagonal_normal_takes_other_shapes_as_tfps_does(rng):
+    for shape, of_z in (((5,), (7, 5)), ((7, 5), (5,)), ((7, 5), (3, 7, 5)), ((5,), (5,))):
+        parameters = tf.constant(rng.normal(size=shape)), tf.constant(rng.uniform(0.1, 2, shape))
+        ours, tfps = DiagonalNormal(*parameters), tfd.MultivariateNormalDiag(*parameters)
+        z = rng.normal(size=of_z)
+        np.testing.assert_allclose(ours.log_prob(z), tfps.log_prob(z), rtol=1e-12)
+        assert ours.log_prob(z).shape == tfps.log_prob(z).shape
+        for seed in ((1, 2), tf.constant([1, 2])):
+            for number in ((), 4):
+                np.testing.assert_array_equal(ours.sample(number, seed), tfps.sample(number, seed))
+        np.testing.assert_array_equal(ours.entropy(), tfps.entropy())
 
 
 def reference_mixture(mean, log_variance):

@@ -3,19 +3,65 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _FLOAT32_LOG_VARIANCE = -4.0
 """Smallest log-variance for which float32 computes `MixtureOfNormals.log_prob`."""
 
 
-def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distribution:
+def standard_noise(batch: tf.Tensor, latent: tf.Tensor, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Draws from N(0, 1), [latent, batch], the numbers that `tfd.MultivariateNormalDiag` makes its samples of."""
+    return tf.random.stateless_normal([latent, batch], seed, dtype=dtype)
+
+
+class DiagonalNormal(tfd.MultivariateNormalDiag):
+    """N(loc, diag(scale_diag²)), such as the posteriors of a batch of users.
+
+    Differs from its base in that mean, sample and log_prob are written out for matrices of z: a sample is ten
+    operations, where the base's are 280, which TensorFlow is slow to trace. The values are the same, bit by bit.
+
+    Args:
+      loc: float [batch, latent] or [latent].
+      scale_diag: of the same shape.
+    """
+
+    def __init__(self, loc: tf.Tensor, scale_diag: tf.Tensor, name: str = "DiagonalNormal"):
+        self._drawn: tuple[tf.Tensor, tf.Tensor] | None = None  # the last sample, and its noise, [latent, batch]
+        super().__init__(loc, scale_diag, name=name)
+
+    def mean(self, name: str = "mean", **kwargs: Any) -> tf.Tensor:
+        return self.loc
+
+    def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
+        if sample_shape != () or not tf.is_tensor(seed) or self.loc.shape.rank != 2:
+            return super().sample(sample_shape, seed, name, **kwargs)
+        noise = standard_noise(*tf.unstack(tf.shape(self.loc)), seed, self.dtype)
+        sample = tf.transpose(noise) * self.parameters["scale_diag"] + self.loc
+        self._drawn = sample, noise
+        return sample
+
+    def log_prob(self, value: Any, name: str = "log_prob", **kwargs: Any) -> tf.Tensor:
+        value = tf.convert_to_tensor(value, self.dtype)
+        if value.shape.rank != 2:
+            return super().log_prob(value, name, **kwargs)
+        scale = tf.convert_to_tensor(self.parameters["scale_diag"], self.dtype)
+        if self._drawn and value is self._drawn[0]:
+            noise = self._drawn[1]
+        else:
+            noise = tf.transpose((value - self.loc) * (1 / scale))
+        densities = -0.5 * tf.square(noise) - tf.constant(_HALF_LOG_2_PI, self.dtype)
+        return tf.reduce_sum(densities, axis=0) - tf.reduce_sum(tf.math.log(scale), axis=-1)
+
+
+def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> DiagonalNormal:
     """N(mean, diag(exp(log_variance))) over the last axis, [batch, latent]."""
-    return tfd.MultivariateNormalDiag(mean, tf.exp(0.5 * log_variance))
+    return DiagonalNormal(mean, tf.exp(0.5 * log_variance))
 
 
 def composite(

@@ -14,6 +14,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from vae_cf_tf.models.distributions import standard_noise
+
 tfd = tfp.distributions
 
 
@@ -109,9 +111,8 @@ class Share(Whole):
 
     def sample(self, posterior: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
         """As `Whole.sample`, of a Gaussian with a diagonal covariance."""
-        zeros = tf.zeros([self._users, posterior.event_shape[-1]])
-        noise = tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros)).sample(seed=seed)
-        return posterior.mean() + posterior.stddev() * noise[self._first : self._end]
+        noise = standard_noise(self._users, posterior.event_shape[-1], seed)
+        return posterior.mean() + posterior.stddev() * tf.transpose(noise[:, self._first : self._end])
 
     def all_items(self, items: tf.Tensor) -> tf.Tensor:
         return self._histories.values
