@@ -13,6 +13,7 @@ from export import card, titles, versions, warmup
 from export.served_model import ServedModel
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.evaluation.ranking import users_at_once
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import SIMILARITIES
@@ -157,18 +158,24 @@ def _compare(version: Path, model: Autoencoder | HybridModel, item_ids: list[str
     """
     served = tf.saved_model.load(str(version)).signatures["serving_default"]
     random, items = np.random.default_rng(0), len(item_ids)
-    for number in range(_CHECKED):
-        columns = np.sort(random.choice(items, min(number * number // 4, items), replace=False)).astype(np.int32)
-        history = tf.constant([[item_ids[column] for column in columns]], tf.string, [1, len(columns)])
-        scores = served(history=history)["scores"].numpy()[0].astype(np.float64)
-        expected = model(tf.RaggedTensor.from_row_lengths(columns, [len(columns)], validate=False)).numpy()[0]
-        difference = np.sqrt(np.mean((scores - expected) ** 2))
-        bound = 1e-3 + {"float32": 0.01, "bfloat16": 0.25}[weights] * expected.std()
-        if not difference <= bound:
-            raise UserError(
-                f"The SavedModel answers otherwise than the model (a history of {len(columns)} items: scores differ by "
-                f"{difference:.3g}, more than {bound:.3g}); it was not published. This is a bug; please report it."
-            )
+    lengths = [min(number * number // 4, items) for number in range(_CHECKED)]
+    histories = [np.sort(random.choice(items, length, replace=False)).astype(np.int32) for length in lengths]
+    at_once = users_at_once(_CHECKED, 4 * items)
+    for start in range(0, _CHECKED, at_once):
+        batch = histories[start : start + at_once]
+        ids = [[item_ids[column] for column in columns] for columns in batch]
+        scores = served(history=tf.ragged.constant(ids, ragged_rank=1, dtype=tf.string).to_tensor(""))["scores"]
+        columns = tf.RaggedTensor.from_row_lengths(np.concatenate(batch), list(map(len, batch)), validate=False)
+        expected = model(columns).numpy()
+        differences = np.sqrt(np.mean((scores.numpy().astype(np.float64) - expected) ** 2, axis=1))
+        bounds = 1e-3 + {"float32": 0.01, "bfloat16": 0.25}[weights] * expected.std(axis=1)
+        for history, difference, bound in zip(batch, differences, bounds, strict=True):
+            if not difference <= bound:
+                raise UserError(
+                    f"The SavedModel answers otherwise than the model (a history of {len(history)} items: scores "
+                    f"differ by {difference:.3g}, more than {bound:.3g}); it was not published. This is a bug; please "
+                    "report it."
+                )
 
 
 def _described(function: tf.types.experimental.ConcreteFunction) -> dict[str, dict[str, str]]:

@@ -178,9 +178,8 @@ class Killed(BaseException):
 def test_a_run_killed_within_an_epoch_ends_as_if_never_stopped(source, folder, tmp_path, monkeypatch):
     """With all that an epoch's start sets: users of the prior, the encoder of the epoch before, means of the epoch."""
     data = ShardedSplit.of(Prepared(folder)) if source == "shards" else Prepared(folder).split()
-    settings = small(
-        ROOT / "vamp.flags", batch_size=32, epochs=3, average_weights=0.9, initial_items="random", checkpoint_seconds=0
-    )
+    parts = {"latent": "flat", "block": "tanh", "average_weights": 0.9, "initial_items": "random"}
+    settings = small(ROOT / "vamp.flags", batch_size=32, epochs=3, checkpoint_seconds=0, **parts)
     assert batches.steps_per_pass(data.train, 32) * settings.training.passes == 36  # steps of an epoch
 
     def trained(name, kill_at=math.inf):

@@ -1,4 +1,4 @@
-"""An extract of `make torture`: some cases of each part. Kills, disk, power and together have the two quickest
+"""An extract of `make torture`: a case of each part. Kills, disk, power and together have the two quickest
 commands."""
 
 import os
@@ -8,8 +8,8 @@ import sys
 
 from typed import ROOT
 
-SAMPLE, STEPS = 2, ("prepare", "export")
-PARTS = {"kills": SAMPLE, "disk": SAMPLE, "power": len(STEPS), "together": SAMPLE, "files": SAMPLE, "bytes": SAMPLE}
+SAMPLE, STEPS = 1, ("prepare", "export")
+PARTS = ("kills", "disk", "power", "together", "files", "bytes")
 
 
 def test_an_extract_finds_nothing(tmp_path):
@@ -19,6 +19,7 @@ def test_an_extract_finds_nothing(tmp_path):
         [sys.executable, "-m", "torture", *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    for part, cases in PARTS.items():
-        assert len(re.findall(rf"^{part} \d+/{cases} .*: as it should be$", ended.stdout, re.M)) == cases
-        assert re.search(rf"^\| {part} \| {cases} \| 0 \|", ended.stdout, re.M)
+    for part in PARTS:
+        assert re.search(rf"^{part} 1/1 .*: as it should be$", ended.stdout, re.M)
+        assert re.search(rf"^\| {part} \| 1 \| 0 \|", ended.stdout, re.M)
+    assert all(re.search(rf"1/1 {step}", ended.stdout) for step in STEPS)

@@ -28,11 +28,12 @@ def of_int32(histories: tf.RaggedTensor) -> tf.RaggedTensor:
 def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
     """The row of each of histories.values: int32 [items of the batch].
 
-    `value_rowids()` goes through a mask of [batch, longest history]: 10 instead of .1 ms for 500 users of ML-20M.
+    It is the number of rows that begin there or before, less 1. `value_rowids()` goes through a mask of
+    [batch, longest history]: 10 instead of .1 ms for 500 users of ML-20M.
     """
-    splits, size = tf.cast(histories.row_splits, tf.int32), tf.size(histories.values)
-    begun = tf.tensor_scatter_nd_add(tf.zeros([size + 1], tf.int32), splits[1:, None], tf.ones_like(splits[1:]))
-    return tf.cumsum(begun)[:size]
+    splits, items = tf.cast(histories.row_splits, tf.int32), tf.size(histories.values)
+    begin = tf.raw_ops.DenseBincount(input=splits, size=items, weights=tf.constant([], tf.int32), binary_output=False)
+    return tf.cumsum(begin) - 1
 
 
 def total_weights(histories: tf.RaggedTensor, weights: tf.Tensor | None) -> tf.Tensor:
