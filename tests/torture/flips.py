@@ -208,12 +208,17 @@ class Bytes(OnWorld):
         self._said: dict[tuple[str, ...], str] = {}
 
     def cases(self) -> Sequence[str]:
+        """Of what the chosen steps leave."""
         found = []
         for number, reader in enumerate(READERS):
+            if reader.after not in self.steps:
+                continue
             for name in _files(self._folder(reader.after), reader.pattern):
                 found += [f"read:{number}:{name}:{k}" for k in range(max(1, self.number(FULL) // CHUNK))]
-        commands = []
+        commands, made = [], {"", *self.steps} | ({"large"} if "train" in self.steps else set())
         for number, command in enumerate(COMMANDS_READ):
+            if command.before not in self.steps or command.step not in made:
+                continue
             rng = random.Random(f"{self.seed} {number}")
             for pattern in command.patterns:
                 names = _files(self._folder(command.before), pattern)

@@ -16,7 +16,7 @@ class Part(abc.ABC):
       folder: to work in; what is in it is made again where it is missing.
       seed: every case is a function of it and of the case's name.
       scale: 1 for the full size; smaller for fewer cases.
-      steps: the commands that kills, disk, power and together are about; none: all.
+      steps: the commands that kills, disk, power, together and bytes are about; none: all.
     """
 
     about: ClassVar[str]
