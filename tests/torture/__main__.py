@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="1: the full size, .1: a tenth of the cases")
     parser.add_argument("--sample", type=int, default=0, help="this many cases of each part; 0: all")
     parser.add_argument("--steps", type=lambda text: text.split(","), default=(), metavar="STEP,…",
-                        help="only these commands in kills, disk, power, together: train,export")  # fmt: skip
+                        help="only these commands in kills, disk, power, together, bytes: train,export")  # fmt: skip
     parser.add_argument("--dir", type=Path, default=Path("runs/torture"), help="folder of the cases and their record")
     parser.add_argument("--fresh", action="store_true", help="forget what is done")
     options = parser.parse_args()

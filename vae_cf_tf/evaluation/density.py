@@ -28,9 +28,10 @@ def density_of(model: Autoencoder) -> Density | None:
     if not isinstance(model, Variational):
         return None
 
-    @tf.function(input_signature=[batches.HISTORIES, tf.TensorSpec([2], tf.int32)], autograph=False)
-    def terms(histories, seed):
+    def of_draw(histories: tf.RaggedTensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(model.terms(histories, seed, density=True))
+
+    terms = batches.traced(of_draw, tf.TensorSpec([2], tf.int32))
 
     def density(fold_in: sp.csr_matrix, batch_size: int, draws: int = DRAWS) -> dict[str, np.ndarray]:
         nll, kl = np.zeros(fold_in.shape[0]), np.zeros(fold_in.shape[0])

@@ -44,7 +44,7 @@ def model_ranker(model: tf.keras.Model) -> Ranker:
     """The ranker of a model of this package."""
 
     scored = replicas.shared_out(lambda histories: best_unseen(model.scores(histories), histories))
-    best = tf.function(scored, input_signature=[batches.HISTORIES], autograph=False)
+    best = batches.traced(scored)
     return lambda fold_in: best(batches.ragged(fold_in)).numpy()
 
 

@@ -110,8 +110,7 @@ class _Pool:
     def __init__(self, parts: Callable, judged: HeldOut, batch_size: int):
         pool = min(POOL, judged.target.shape[1])
 
-        @tf.function(input_signature=[batches.HISTORIES], autograph=False)
-        def best(histories):
+        def best(histories: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
             """The parts at the pooled items, these items in ascending order, some of them twice, which of them are no
             candidates, and each user's spread of the item–item model's parts."""
             terms = parts(histories)
@@ -127,7 +126,8 @@ class _Pool:
             return *(tf.gather(term, items, batch_dims=1) for term in terms), items, out, spread
 
         at_once = ranking.users_at_once(batch_size, 4 * judged.target.shape[1])  # a dozen tensors of scores
-        pooled = [best(histories) for _, histories in batches.in_order(judged.fold_in, at_once)]
+        traced = batches.traced(best)
+        pooled = [traced(histories) for _, histories in batches.in_order(judged.fold_in, at_once)]
         *terms, items, out, spread = (np.concatenate(p) for p in zip(*pooled, strict=True))
         self.scores, self.rows, self.popularity = terms[:3]
         self.share_unit = 0.0

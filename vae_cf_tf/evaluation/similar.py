@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import tensorflow as tf
 
 from vae_cf_tf.data.split import PARTS, HeldOut, Split
 from vae_cf_tf.evaluation import metrics, ranking
@@ -39,7 +38,7 @@ def choose(model: Autoencoder | HybridModel, split: Split, seed: int, batch_size
       validation, test: for each similarity and for `KNN`, by metric the mean and standard error over these users.
     """
     names = similar.names(model)
-    log_probs = _traced(model)  # traced once for all similarities
+    log_probs = batches.traced(model)  # traced once for all similarities
     rankers = {name: _ranker(SIMILARITIES[name](model, log_probs)) for name in names}
     if sp.issparse(split.train):  # else they are not in memory
         rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
@@ -98,9 +97,5 @@ def _figures(rank: ranking.Ranker, asked: HeldOut, batch_size: int) -> dict[str,
 
 
 def _ranker(scores: similar.Scores) -> ranking.Ranker:
-    best = _traced(lambda histories: ranking.best_unseen(scores(histories), histories))
+    best = batches.traced(lambda histories: ranking.best_unseen(scores(histories), histories))
     return lambda fold_in: best(batches.ragged(fold_in)).numpy()
-
-
-def _traced(function: similar.Scores) -> similar.Scores:
-    return tf.function(function, input_signature=[batches.HISTORIES], autograph=False).get_concrete_function()

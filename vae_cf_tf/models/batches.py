@@ -1,7 +1,7 @@
 """From a sparse matrix to batches of histories, without ever writing out a row."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,14 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 HISTORIES = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1, row_splits_dtype=tf.int32)
+
+
+def traced(function: Callable[..., Any], *more: tf.TypeSpec) -> Callable[..., Any]:
+    """A function of histories, int32 [batch, (items)], and of `more`, as a graph that is made here, once.
+
+    A `tf.function` would make it at the first call, and warn where many runs of a process make one each.
+    """
+    return tf.function(function, input_signature=[HISTORIES, *more], autograph=False).get_concrete_function()
 
 
 def ragged(rows: sp.csr_matrix) -> tf.RaggedTensor:

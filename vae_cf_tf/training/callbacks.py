@@ -100,7 +100,7 @@ class Validate(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rank = ranking.model_ranker(self.model)
-        self.terms = tf.function(replicas.shared_out(self.model.terms), [batches.HISTORIES], autograph=False)
+        self.terms = batches.traced(replicas.shared_out(self.model.terms))
         self.density = density.density_of(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
