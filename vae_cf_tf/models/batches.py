@@ -16,7 +16,8 @@ def traced(function: Callable[..., Any], *more: tf.TypeSpec) -> Callable[..., An
 
     A `tf.function` would make it at the first call, and warn where many runs of a process make one each.
     """
-    return tf.function(function, input_signature=[HISTORIES, *more], autograph=False).get_concrete_function()
+    graph = tf.function(lambda *inputs: function(*inputs), input_signature=[HISTORIES, *more], autograph=False)
+    return graph.get_concrete_function()
 
 
 def ragged(rows: sp.csr_matrix) -> tf.RaggedTensor:

@@ -31,9 +31,8 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
       scale_diag: of the same shape.
     """
 
-    def __init__(self, loc: tf.Tensor, scale_diag: tf.Tensor, name: str = "DiagonalNormal"):
-        self._drawn: tuple[tf.Tensor, tf.Tensor] | None = None  # the last sample, and its noise, [latent, batch]
-        super().__init__(loc, scale_diag, name=name)
+    _drawn: tuple[tf.Tensor, tf.Tensor] | None = None
+    """The last sample, and its noise, [latent, batch]."""
 
     def mean(self, name: str = "mean", **kwargs: Any) -> tf.Tensor:
         return self.loc
@@ -41,7 +40,8 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
     def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
         if sample_shape != () or not tf.is_tensor(seed) or self.loc.shape.rank != 2:
             return super().sample(sample_shape, seed, name, **kwargs)
-        noise = standard_noise(*tf.unstack(tf.shape(self.loc)), seed, self.dtype)
+        batch, latent = tf.unstack(tf.shape(self.loc))
+        noise = standard_noise(batch, latent, seed, self.dtype)
         sample = tf.transpose(noise) * self.parameters["scale_diag"] + self.loc
         self._drawn = sample, noise
         return sample
