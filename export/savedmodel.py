@@ -1,5 +1,6 @@
 """Writing a run as a SavedModel version: whole or not at all."""
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -160,9 +161,9 @@ def _compare(version: Path, model: Autoencoder | HybridModel, item_ids: list[str
     random, items = np.random.default_rng(0), len(item_ids)
     lengths = [min(number * number // 4, items) for number in range(_CHECKED)]
     histories = [np.sort(random.choice(items, length, replace=False)).astype(np.int32) for length in lengths]
-    at_once = users_at_once(_CHECKED, 4 * items)
-    for start in range(0, _CHECKED, at_once):
-        batch = histories[start : start + at_once]
+    at_once = users_at_once(_CHECKED, 16 * items)  # a dozen tensors of scores, float64 among them
+    for start, end in itertools.pairwise([*range(0, _CHECKED - 1, at_once), _CHECKED - 1, _CHECKED]):  # the last alone
+        batch = histories[start:end]
         ids = [[item_ids[column] for column in columns] for columns in batch]
         scores = served(history=tf.ragged.constant(ids, ragged_rank=1, dtype=tf.string).to_tensor(""))["scores"]
         columns = tf.RaggedTensor.from_row_lengths(np.concatenate(batch), list(map(len, batch)), validate=False)

@@ -1,5 +1,6 @@
 """What the tests share: quiet TensorFlow, small settings, a toy log, and the shipped flagfiles."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from vae_cf_tf.models.base import Autoencoder  # noqa: E402  (after TensorFlow w
 from vae_cf_tf.models.build import build  # noqa: E402
 from vae_cf_tf.training.compiling import compile_for  # noqa: E402
 
+gc.freeze()  # what is imported stays, and would be looked through at every collection
 ROOT = Path(__file__).parents[1]
 FLAGFILES = sorted((ROOT / "trainers" / "flags").glob("*.flags")) + [ROOT / "vamp.flags"]
 EVCF = settings_in(ROOT / "trainers" / "flags" / "evcf.flags")

@@ -42,16 +42,19 @@ def test_the_diagonal_normal_has_tfps_values_bit_by_bit(own_sample, traced, rng)
 
 
 def test_the_diagonal_normal_takes_other_shapes_as_tfps_does(rng):
-    for shape, of_z in (((5,), (7, 5)), ((7, 5), (5,)), ((7, 5), (3, 7, 5)), ((5,), (5,))):
-        parameters = tf.constant(rng.normal(size=shape)), tf.constant(rng.uniform(0.1, 2, shape))
+    one, many, more = (5,), (7, 5), (3, 7, 5)
+    of_loc_and_z = [(one, many), (many, one), (many, more), (one, one), (more, many), ((4, 4, 5), (4, 5))]
+    for shape, of_z, of_scale in [*((*s, s[0]) for s in of_loc_and_z), ((1, 5), many, many), (one, many, many)]:
+        parameters = tf.constant(rng.normal(size=shape)), tf.constant(rng.uniform(0.1, 2, of_scale))
         ours, tfps = DiagonalNormal(*parameters), tfd.MultivariateNormalDiag(*parameters)
         z = rng.normal(size=of_z)
         np.testing.assert_allclose(ours.log_prob(z), tfps.log_prob(z), rtol=1e-12)
         assert ours.log_prob(z).shape == tfps.log_prob(z).shape
         for seed in ((1, 2), tf.constant([1, 2])):
-            for number in ((), 4):
+            for number in ((), 4, tf.constant(4), np.array([4, 2]), [3]):
                 np.testing.assert_array_equal(ours.sample(number, seed), tfps.sample(number, seed))
         np.testing.assert_array_equal(ours.entropy(), tfps.entropy())
+        np.testing.assert_array_equal(ours.mean(), tfps.mean())
 
 
 def reference_mixture(mean, log_variance):

@@ -147,9 +147,8 @@ def test_scores_may_differ_by_a_share_of_their_standard_deviation(weights, share
 
     def shifted(histories):
         scores = trained(histories).numpy()
-        return tf.constant(
-            scores + signs * (1e-3 + share * scores.std(axis=1, keepdims=True))
-        )  # the RMS of the shift is its size
+        size = 1e-3 + share * scores.std(axis=1, keepdims=True)  # which is the shift's RMS
+        return tf.constant(scores + signs * size)
 
     refused = pytest.raises(UserError, match=r"answers otherwise than the model .* was not published")
     with refused if is_wrong else contextlib.nullcontext():

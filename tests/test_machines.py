@@ -86,10 +86,10 @@ def test_a_tilde_is_the_home_folder(tmp_path):
 
 
 def test_peak_memory_is_that_of_the_process_alone():
-    """The one that started it had 2 GiB."""
+    """The one that started it had more than 1 GiB."""
     child = "from vae_cf_tf import machine; print(machine.peak_rss())"
     code = (
-        "import subprocess, sys; import numpy as np; used = np.ones(2**31, np.uint8)\n"
+        "import subprocess, sys; import numpy as np; used = np.ones(5 * 2**28, np.uint8)\n"
         f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

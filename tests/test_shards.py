@@ -178,7 +178,9 @@ class Killed(BaseException):
 def test_a_run_killed_within_an_epoch_ends_as_if_never_stopped(source, folder, tmp_path, monkeypatch):
     """With all that an epoch's start sets: users of the prior, the encoder of the epoch before, means of the epoch."""
     data = ShardedSplit.of(Prepared(folder)) if source == "shards" else Prepared(folder).split()
-    parts = {"latent": "flat", "block": "tanh", "average_weights": 0.9, "initial_items": "random"}
+    parts = {"average_weights": 0.9, "initial_items": "random"}
+    if source == "shards":  # the quick one
+        parts |= {"latent": "flat", "block": "tanh"}
     settings = small(ROOT / "vamp.flags", batch_size=32, epochs=3, checkpoint_seconds=0, **parts)
     assert batches.steps_per_pass(data.train, 32) * settings.training.passes == 36  # steps of an epoch
 

@@ -22,4 +22,5 @@ def test_an_extract_finds_nothing(tmp_path):
     for part in PARTS:
         assert re.search(rf"^{part} 1/1 .*: as it should be$", ended.stdout, re.M)
         assert re.search(rf"^\| {part} \| 1 \| 0 \|", ended.stdout, re.M)
-    assert all(re.search(rf"1/1 {step}", ended.stdout) for step in STEPS)
+    for step in STEPS:  # by the seed, power draws prepare and kills export
+        assert re.search(rf"1/1 {step}", ended.stdout), "no part drew it: choose another seed"

@@ -41,5 +41,4 @@ def import_tensorflow(first_operation: Callable[[], Any] | None = None) -> Any:
         # TF32 keeps 10 bits of a product's factors: a GPU would train and check an export by other numbers than a CPU.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         logging.set_verbosity(logging.WARNING)
-        gc.freeze()  # what is here stays: a collection need not look through it
         return result

@@ -1,4 +1,4 @@
-"""From a sparse matrix to batches of histories, without ever writing out a row."""
+"""From a sparse matrix to batches of histories, without ever writing out a row; and graphs of functions of them."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ HISTORIES = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1, row_split
 def traced(function: Callable[..., Any], *more: tf.TypeSpec) -> Callable[..., Any]:
     """A function of histories, int32 [batch, (items)], and of `more`, as a graph that is made here, once.
 
-    A `tf.function` would make it at the first call, and warn where many runs of a process make one each.
+    A `tf.function` makes its graph at the first call. TensorFlow warns if that happens again and again, as where a
+    process trains many models. The caller keeps alive the model that the function reads.
     """
     graph = tf.function(lambda *inputs: function(*inputs), input_signature=[HISTORIES, *more], autograph=False)
     return graph.get_concrete_function()

@@ -23,8 +23,9 @@ def standard_noise(batch: tf.Tensor, latent: tf.Tensor, seed: tf.Tensor, dtype: 
 class DiagonalNormal(tfd.MultivariateNormalDiag):
     """N(loc, diag(scale_diag²)), such as the posteriors of a batch of users.
 
-    Differs from its base in that mean, sample and log_prob are written out for matrices of z: a sample is ten
-    operations, where the base's are 280, which TensorFlow is slow to trace. The values are the same, bit by bit.
+    Differs from its base in that mean, sample and log_prob are written out for matrices of z: a sample is 15
+    operations, where the base's are 250, which TensorFlow is slow to trace. The values are the same, bit by bit, and
+    gradients up to rounding. Where the shapes are others than these, the base answers.
 
     Args:
       loc: float [batch, latent] or [latent].
@@ -34,27 +35,38 @@ class DiagonalNormal(tfd.MultivariateNormalDiag):
     _drawn: tuple[tf.Tensor, tf.Tensor] | None = None
     """The last sample, and its noise, [latent, batch]."""
 
+    @property
+    def _parts(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """loc and scale_diag; None where the base is to answer."""
+        loc, scale = self.loc, self.parameters["scale_diag"]
+        if loc is None or scale is None:
+            return None
+        scale = tf.convert_to_tensor(scale, self.dtype)
+        same = loc.shape.rank == scale.shape.rank and loc.shape.is_compatible_with(scale.shape)
+        return (loc, scale) if same and loc.shape.rank in (1, 2) else None
+
     def mean(self, name: str = "mean", **kwargs: Any) -> tf.Tensor:
-        return self.loc
+        return super().mean(name, **kwargs) if self._parts is None else self.loc
 
     def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
-        if sample_shape != () or not tf.is_tensor(seed) or self.loc.shape.rank != 2:
+        is_one, parts = isinstance(sample_shape, tuple) and not sample_shape, self._parts
+        if not is_one or not tf.is_tensor(seed) or parts is None or parts[0].shape.rank != 2:
             return super().sample(sample_shape, seed, name, **kwargs)
-        batch, latent = tf.unstack(tf.shape(self.loc))
+        loc, scale = parts
+        batch, latent = tf.unstack(tf.shape(loc))
         noise = standard_noise(batch, latent, seed, self.dtype)
-        sample = tf.transpose(noise) * self.parameters["scale_diag"] + self.loc
+        sample = tf.transpose(noise) * scale + loc
         self._drawn = sample, noise
         return sample
 
     def log_prob(self, value: Any, name: str = "log_prob", **kwargs: Any) -> tf.Tensor:
         value = tf.convert_to_tensor(value, self.dtype)
-        if value.shape.rank != 2:
+        parts = self._parts
+        if value.shape.rank != 2 or parts is None:
             return super().log_prob(value, name, **kwargs)
-        scale = tf.convert_to_tensor(self.parameters["scale_diag"], self.dtype)
-        if self._drawn and value is self._drawn[0]:
-            noise = self._drawn[1]
-        else:
-            noise = tf.transpose((value - self.loc) * (1 / scale))
+        loc, scale = parts
+        drawn = self._drawn
+        noise = drawn[1] if drawn and value is drawn[0] else tf.transpose((value - loc) * (1 / scale))
         densities = -0.5 * tf.square(noise) - tf.constant(_HALF_LOG_2_PI, self.dtype)
         return tf.reduce_sum(densities, axis=0) - tf.reduce_sum(tf.math.log(scale), axis=-1)
 

@@ -29,11 +29,11 @@ def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
     """The row of each of histories.values: int32 [items of the batch].
 
     It is the number of rows that begin there or before, less 1. `value_rowids()` goes through a mask of
-    [batch, longest history]: 10 instead of .1 ms for 500 users of ML-20M.
+    [batch, longest history], which takes ten times as long for 500 users of ML-20M.
     """
     splits, items = tf.cast(histories.row_splits, tf.int32), tf.size(histories.values)
-    begin = tf.raw_ops.DenseBincount(input=splits, size=items, weights=tf.constant([], tf.int32), binary_output=False)
-    return tf.cumsum(begin) - 1
+    begin = tf.math.unsorted_segment_sum(tf.ones_like(splits), splits, items + 1)
+    return tf.cumsum(begin)[:items] - 1
 
 
 def total_weights(histories: tf.RaggedTensor, weights: tf.Tensor | None) -> tf.Tensor:
