@@ -47,9 +47,9 @@ class AverageWeights(keras.callbacks.Callback):
                 self._update(float(step // self.every - 1))
 
     def _updated(self, updates: tf.Tensor) -> None:
-        decay = tf.minimum(self.decay**self.every, updates / (updates + 9))
+        share = 1 - tf.minimum(self.decay**self.every, updates / (updates + 9))
         for average, weight in self._pairs():
-            average.assign_add((1 - decay) * (weight.value - average.value))
+            average.assign_add(share * (weight.value - average.value))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
