@@ -61,7 +61,7 @@ EFFECTS = {
     "block": (EVCF, (), "tanh"),
     "layers": (EVCF, (), "3"),
     "encoder_skips": (EVCF, (), "dense"),
-    "lower_encoder": (EVCF, (), "hidden"),
+    "lower_encoder": (EVCF, ("--layers=1",), "hidden"),
     "decoder_layers": (EVCF, (), "1"),
     "hidden_dim": (EVCF, (), "12"),
     "latent_dim": (EVCF, (), "4"),
