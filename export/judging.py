@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -106,13 +107,23 @@ def _ids(version: Path) -> list[str]:
 
 
 def _scores(version: Path, item_ids: list[str]) -> Callable[[sp.csr_matrix], np.ndarray]:
-    """What `serving_default` answers to histories, [users, items] to float32 [users, items]."""
+    """`scorer` of a version."""
     try:
-        model = tf.saved_model.load(str(version))  # `score` keeps it: a signature does not keep its variables
+        model = tf.saved_model.load(str(version))
         _ = model.signatures["serving_default"]
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{version} cannot be judged ({reason}). Remove it, or leave --if_better out.") from error
+    return scorer(model, item_ids)
+
+
+def scorer(model: Any, item_ids: list[str]) -> Callable[[sp.csr_matrix], np.ndarray]:
+    """What `serving_default` answers to histories, [users, items] to float32 [users, items].
+
+    Args:
+      model: a loaded SavedModel. The result keeps it: a signature does not keep its variables.
+      item_ids: raw id of each column.
+    """
     ids = np.array([item.encode() for item in item_ids], object)
 
     def score(histories: sp.csr_matrix) -> np.ndarray:

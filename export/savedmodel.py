@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
-from export import card, titles, versions, warmup
+from export import card, judging, titles, versions, warmup
 from export.served_model import ServedModel
 from vae_cf_tf.data.split import PARTS, Split
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.evaluation.ranking import users_at_once
+from vae_cf_tf.models import batches
 from vae_cf_tf.models.base import Autoencoder
 from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import SIMILARITIES
@@ -157,23 +159,23 @@ def _compare(version: Path, model: Autoencoder | HybridModel, item_ids: list[str
       UserError: they differ by more than rounding can: by 1 % of the scores' own spread, or by a quarter of it with
         kernels of bfloat16.
     """
-    served = tf.saved_model.load(str(version)).signatures["serving_default"]
+    served = judging.scorer(tf.saved_model.load(str(version)), item_ids)
     random, items = np.random.default_rng(0), len(item_ids)
     lengths = [min(number * number // 4, items) for number in range(_CHECKED)]
-    histories = [np.sort(random.choice(items, length, replace=False)).astype(np.int32) for length in lengths]
+    columns = np.concatenate([random.choice(items, length, replace=False) for length in lengths])
+    ones, splits = np.ones(len(columns), np.float32), np.cumsum([0, *lengths])
+    histories = sp.csr_matrix((ones, columns, splits), (_CHECKED, items))
+    histories.sort_indices()
     at_once = users_at_once(_CHECKED, 16 * items)  # a dozen tensors of scores, float64 among them
     for start, end in itertools.pairwise([*range(0, _CHECKED - 1, at_once), _CHECKED - 1, _CHECKED]):  # the last alone
         batch = histories[start:end]
-        ids = [[item_ids[column] for column in columns] for columns in batch]
-        scores = served(history=tf.ragged.constant(ids, ragged_rank=1, dtype=tf.string).to_tensor(""))["scores"]
-        columns = tf.RaggedTensor.from_row_lengths(np.concatenate(batch), list(map(len, batch)), validate=False)
-        expected = model(columns).numpy()
-        differences = np.sqrt(np.mean((scores.numpy().astype(np.float64) - expected) ** 2, axis=1))
+        expected = model(batches.ragged(batch)).numpy()
+        differences = np.sqrt(np.mean((served(batch).astype(np.float64) - expected) ** 2, axis=1))
         bounds = 1e-3 + {"float32": 0.01, "bfloat16": 0.25}[weights] * expected.std(axis=1)
-        for history, difference, bound in zip(batch, differences, bounds, strict=True):
+        for length, difference, bound in zip(lengths[start:end], differences, bounds, strict=True):
             if not difference <= bound:
                 raise UserError(
-                    f"The SavedModel answers otherwise than the model (a history of {len(history)} items: scores "
+                    f"The SavedModel answers otherwise than the model (a history of {length} items: scores "
                     f"differ by {difference:.3g}, more than {bound:.3g}); it was not published. This is a bug; please "
                     "report it."
                 )

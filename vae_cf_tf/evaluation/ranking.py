@@ -42,8 +42,12 @@ def users_at_once(batch_size: int, num_items: int) -> int:
 
 def model_ranker(model: tf.keras.Model) -> Ranker:
     """The ranker of a model of this package."""
+    return traced_ranker(model.scores)
 
-    scored = replicas.shared_out(lambda histories: best_unseen(model.scores(histories), histories))
+
+def traced_ranker(scores: Callable[[tf.RaggedTensor], tf.Tensor]) -> Ranker:
+    """The ranker of a function from histories to scores, float [batch, items], which TensorFlow traces."""
+    scored = replicas.shared_out(lambda histories: best_unseen(scores(histories), histories))
     best = batches.traced(scored)
     return lambda fold_in: best(batches.ragged(fold_in)).numpy()
 

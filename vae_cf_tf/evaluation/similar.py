@@ -39,7 +39,7 @@ def choose(model: Autoencoder | HybridModel, split: Split, seed: int, batch_size
     """
     names = similar.names(model)
     log_probs = batches.traced(model)  # traced once for all similarities
-    rankers = {name: _ranker(SIMILARITIES[name](model, log_probs)) for name in names}
+    rankers = {name: ranking.traced_ranker(SIMILARITIES[name](model, log_probs)) for name in names}
     if sp.issparse(split.train):  # else they are not in memory
         rankers[KNN] = ranking.score_ranker(cosine_of_users(split.train))
     queries = {part: one_item_each(getattr(split, part), seed) for part in PARTS}
@@ -94,8 +94,3 @@ def cosine_of_users(train: sp.csr_matrix) -> Callable[[sp.csr_matrix], np.ndarra
 def _figures(rank: ranking.Ranker, asked: HeldOut, batch_size: int) -> dict[str, dict[str, float]]:
     values = ranking.evaluate(rank, asked, batch_size)
     return metrics.summary({name: values[name] for name in SHOWN})
-
-
-def _ranker(scores: similar.Scores) -> ranking.Ranker:
-    best = batches.traced(lambda histories: ranking.best_unseen(scores(histories), histories))
-    return lambda fold_in: best(batches.ragged(fold_in)).numpy()

@@ -23,9 +23,9 @@ def standard_noise(batch: tf.Tensor, latent: tf.Tensor, seed: tf.Tensor, dtype: 
 class DiagonalNormal(tfd.MultivariateNormalDiag):
     """N(loc, diag(scale_diag²)), such as the posteriors of a batch of users.
 
-    Differs from its base in that mean, sample and log_prob are written out for matrices of z: a sample is 15
-    operations, where the base's are 250, which TensorFlow is slow to trace. The values are the same, bit by bit, and
-    gradients up to rounding. Where the shapes are others than these, the base answers.
+    Differs from its base in that mean, sample and log_prob are written out for matrices of z. A sample is 15 operations
+    in place of 250, so TensorFlow traces it faster. The values are the same, bit by bit, and gradients up to rounding.
+    For all other shapes the base answers.
 
     Args:
       loc: float [batch, latent] or [latent].
