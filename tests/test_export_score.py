@@ -260,7 +260,7 @@ from export.scoring import recommendation_files, score_file
 write, parts = recommendation_files.Writer.write, set()
 def dying(self, users, ids, scores):
     write(self, users, ids, scores)
-    parts.add(id(self._file))
+    parts.add(self._file)
     if len(parts) == 3:
         os.kill(os.getpid(), 9)
 recommendation_files.Writer.write = dying
