@@ -151,7 +151,7 @@ def _values(weights: str) -> dict[str, np.ndarray]:
 
 IDS = st.one_of(st.sampled_from(CATALOGUE), st.just(b""), st.binary(max_size=4))
 REQUESTS = hypothesis.settings(
-    max_examples=200,
+    max_examples=60,
     deadline=None,
     database=None,
     derandomize=True,
@@ -161,7 +161,7 @@ REQUESTS = hypothesis.settings(
 
 @REQUESTS
 @hypothesis.given(st.lists(st.tuples(st.lists(IDS, max_size=6), IDS), min_size=50, max_size=50), st.booleans())
-def test_ten_thousand_random_requests_for_reasons(requests, is_rounded):
+def test_three_thousand_random_requests_for_reasons(requests, is_rounded):
     """Against the network in NumPy, which is asked without each place in turn."""
     weights = "bfloat16" if is_rounded else "float32"
     histories, asked = [], []  # what NumPy is asked, and which place of which request that is
@@ -190,7 +190,7 @@ def test_ten_thousand_random_requests_for_reasons(requests, is_rounded):
 
 @REQUESTS
 @hypothesis.given(st.lists(IDS, min_size=50, max_size=50), st.booleans())
-def test_ten_thousand_random_requests_for_similar_items(items, is_rounded):
+def test_three_thousand_random_requests_for_similar_items(items, is_rounded):
     weights = "bfloat16" if is_rounded else "float32"
     answer = _loaded(weights)["similar_items"](item=tf.constant(items))
     wanted = numpy_reference.log_probs(

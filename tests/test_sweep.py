@@ -237,7 +237,7 @@ def log(tmp_path_factory):
 def sweep(log, folder, *more: str) -> list[str]:
     """The arguments of `python -m trainers.sweep`: two configurations with one seed."""
     tiny = ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--batch_size=32", "--ease_l2=50"]
-    flagfile = ROOT / "trainers" / "flags" / "evcf.flags"
+    flagfile = ROOT / "trainers" / "flags" / "baseline.flags"
     return ["--plan=grid", f"--flagfile={flagfile}", f"--data={log}", f"--sweep_dir={folder}",
             "--vary=latent=flat,hierarchical", "--seeds=1", "--epochs=4", *tiny, *more]  # fmt: skip
 
@@ -431,7 +431,7 @@ def test_mistakes_are_one_line(killed, log, tmp_path):
         ("x", ["--data=nowhere.csv"], "nowhere.csv"),
         ("x", ["--reference=layers=9"], "no configuration of the sweep"),
         ("x", ["--vary=kl=analytic,sample"], "Contradictory flags"),
-        (killed[0], ["--beta_cap=.7"], "--beta_cap=0.3 there, --beta_cap=0.7 here"),
+        (killed[0], ["--beta_cap=.7"], "--beta_cap=0.2 there, --beta_cap=0.7 here"),
         (killed[0], ["--split_seed=7"], "--split_seed=98765 there, --split_seed=7 here"),
         ("old", [], f"The run in {old} was trained by vae_cf_tf 0.1"),
         ("x", ["--vary=lerning_rate=.1,.2"], "Did you mean learning_rate?"),

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import synthetic_events
+from conftest import PLAIN_FLAGS, synthetic_events
 from typed import mistake, process
 
 from trainers.report import protocol
@@ -360,7 +360,7 @@ def write_log(folder):
 def test_a_run_split_by_time_as_typed(tmp_path):
     data = write_log(tmp_path)
     flags = [f"--data={data}", f"--workdir={tmp_path / 'run'}", "--split=time", "--cut=.8", "--epochs=1"]
-    flags += ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--ease_l2=50", "--encoder_passes=1"]
+    flags += ["--hidden_dim=16", "--latent_dim=6", "--ease_l2=50", *PLAIN_FLAGS]
     done = process("trainers.main", *flags)
     assert done.status == 0, done.stderr
     assert "Training ends before 2001-" in done.stdout
@@ -383,7 +383,7 @@ def test_a_run_split_by_time_as_typed(tmp_path):
 def test_a_time_split_beside_the_published_one_as_typed(tmp_path):
     data, run = write_log(tmp_path), tmp_path / "run"
     flags = [f"--data={data}", f"--workdir={run}", "--also_time_split", "--cut=0.8", "--heldout_users=20", "--epochs=1"]
-    flags += ["--hidden_dim=16", "--latent_dim=6", "--pseudo_inputs=5", "--ease_l2=50", "--encoder_passes=1"]
+    flags += ["--hidden_dim=16", "--latent_dim=6", "--ease_l2=50", *PLAIN_FLAGS]
     done = process("trainers.main", *flags)
     assert done.status == 0, done.stderr
     values = json.loads((run / "metrics.json").read_text())
