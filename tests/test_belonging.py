@@ -492,8 +492,7 @@ def _export(folder: str) -> str:
 
 
 def test_exports_at_once_into_one_folder_all_succeed_and_write_equal_graphs(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(2, spawn, max_tasks_per_child=1) as pool:
+    with futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         names = sorted(pool.map(_export, [str(tmp_path / "models")] * 2))
     assert names == ["1", "2"]
     graphs = {(tmp_path / "models" / name / "saved_model.pb").read_bytes() for name in names}

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
-from conftest import FLAGFILES, ROOT, built, checkerboard, compiled, small
+from conftest import FLAGFILES, PLAIN, ROOT, built, checkerboard, compiled, small
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from vae_cf_tf.models import batches, tree
@@ -98,7 +98,7 @@ def fitted_for(steps, **settings):
 
 
 def test_turns_go_to_the_encoder_and_then_to_the_decoder():
-    weights = {steps: weights_of(fitted_for(steps, encoder_passes=2)[0]) for steps in (0, 8, 12, 13)}
+    weights = {steps: weights_of(fitted_for(steps, **PLAIN | {"encoder_passes": 2})[0]) for steps in (0, 8, 12, 13)}
 
     def changed(a, b):
         return {name for name, value in weights[a].items() if name != "beta" and np.any(value != weights[b][name])}
@@ -489,7 +489,7 @@ def test_training_never_asks_for_xla_on_a_machine_with_a_gpu(monkeypatch):
     devices = [*tf.config.list_physical_devices(), gpu]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu] if kind == "GPU" else devices)
     train, _ = checkerboard()
-    settings = small(EVCF, first_layer="sparse")
+    settings = small(EVCF, **PLAIN, first_layer="sparse")
 
     def loss(model):
         logs = model.fit(batches.shuffled(train, 10, seed=0), epochs=1, steps_per_epoch=1, verbose=0).history
