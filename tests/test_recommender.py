@@ -18,6 +18,7 @@ from conftest import ROOT, SMALL
 from typed import here
 
 import vae_cf_tf
+from trainers import memory_check
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
 from vae_cf_tf.registries import SIGNATURES
@@ -307,6 +308,9 @@ def test_repr_shows_what_is_not_default():
         ({"prior": "vmap"}, "--prior must be one of"),
         ({"beta_cap": None}, "--beta_cap takes a number. Received: None."),
         ({"latent": "none", "encoder_passes": 2}, "Contradictory flags"),
+        ({"also_time_split": 3}, "--also_time_split takes true or false. Received: 3."),
+        ({"also_time_split": True}, "also_time_split and distribute='multi_worker' are for trainers.main"),
+        ({"distribute": "multi_worker"}, "also_time_split and distribute='multi_worker' are for trainers.main"),
     ],
 )
 def test_wrong_settings_are_told_as_the_flags_are(arguments, message):
@@ -314,6 +318,12 @@ def test_wrong_settings_are_told_as_the_flags_are(arguments, message):
         vae_cf_tf.Recommender(**arguments)
     assert message in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_run_that_does_not_fit_into_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(memory_check, "machine_memory", lambda: 2**26)
+    with pytest.raises(UserError, match=r"needs about .* of memory, and the machine has"):
+        vae_cf_tf.Recommender(**QUICK).fit(log_frame(), verbose=0)
 
 
 @pytest.mark.parametrize(

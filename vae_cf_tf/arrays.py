@@ -9,8 +9,11 @@ import numpy as np
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """The arrays of an uncompressed .npz by name. Each is read when it is asked for, to its end, where its checksum is
-    compared: NumPy alone stops where a header with a changed shape tells it to."""
+    """The arrays of an uncompressed .npz by name. Each is read when it is asked for.
+
+    An array is read to the end of its entry, because zipfile compares the checksum only there. NumPy alone stops early
+    if damage has made the shape in the header smaller. Raises ValueError for a damaged entry.
+    """
 
     def __init__(self, archive: zipfile.ZipFile):
         self.entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}

@@ -1,4 +1,4 @@
-"""The one exception that a command turns into a single line and exit status 2."""
+"""The exception for a mistake of the user. A command prints it as one line and exits with status 2."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,6 +9,6 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Sequence[str], written: str = "{}") -> str:
-    """A sentence that suggests the known name closest to a misspelt one, or ""."""
+    """A sentence that suggests the known name closest to a misspelt one, or "". `written` is the name's format."""
     close = difflib.get_close_matches(name.replace("-", "_"), known, 1, 0.6)
     return f" Did you mean {written.format(close[0])}?" if close else ""

@@ -34,8 +34,8 @@ def home_expanded(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def stderr_in(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Within, what this process writes to stderr goes to the end of a file, and so does that of processes which it
-    starts, for as long as they live."""
+    """Within this context, the stderr of this process is appended to a file. A child process that is started in it
+    writes there until the child ends."""
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
@@ -84,7 +84,8 @@ def write_json(path: str | os.PathLike, values: dict[str, Any], ensure_ascii: bo
 def json_text(values: dict[str, Any], ensure_ascii: bool = True) -> str:
     """The text of a JSON file. Its first member is a checksum of the others, so that damage is noticed.
 
-    It is the first so that what takes its name away takes the next name too and not a value alone.
+    It comes first because a file without a checksum is accepted. Damage that removes the checksum and part of the text
+    next to it then also removes the name of the next member, which the reader of the file misses.
     """
     sealed = {_CHECKSUM: _checksum(values)} | values
     return json.dumps(sealed, ensure_ascii=ensure_ascii, indent=1) + "\n"
@@ -157,7 +158,7 @@ def sync(path: str | os.PathLike) -> None:
 def locked(folder: str | os.PathLike, busy: str, waits: Iterable[float] = (), create: bool = True) -> Iterator[int]:
     """Holds the folder's lock and yields its descriptor.
 
-    The lock goes with the process, however it ends, unless a child inherits the descriptor and lives on.
+    The lock ends with the process, even if that is killed, unless a child inherited the descriptor and still runs.
 
     Args:
       folder: where `LOCK` lies.

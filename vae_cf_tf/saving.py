@@ -1,4 +1,4 @@
-"""Makes Keras know the classes of this package: import it before `keras.models.load_model` reads a .keras file."""
+"""Registers the classes of this package with Keras: import it before `keras.models.load_model`."""
 
 from vae_cf_tf.models import hybrid
 from vae_cf_tf.registries import LATENT

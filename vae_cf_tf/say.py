@@ -1,4 +1,4 @@
-"""Lines for the person who watches: a function that receives them is passed to whatever has something to tell."""
+"""Functions that receive lines of text about progress. They are passed to the code that reports it."""
 
 from collections.abc import Callable
 

@@ -12,16 +12,16 @@ _MOST = 4  # threads: each holds the memory of a call
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> Iterator[_Result]:
-    """The function's results in the order of its arguments, by a thread for each core, but at most _MOST.
+    """Yields the function's results in the order of its arguments, computed by one thread per core, at most _MOST.
 
     No more results than threads are held, so memory does not grow with the number of arguments. SciPy's sparse products
-    gain by it: they do not hold Python's global lock. OMP_NUM_THREADS limits the threads, as it does in NumPy. Where
-    the caller stops, calls that are under way are waited for.
+    become faster, since they release Python's global lock. OMP_NUM_THREADS limits the threads, as it does in NumPy. If
+    the caller stops early, running calls are waited for and waiting ones are cancelled.
     """
     limit = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(cores(), _MOST, max(1, int(limit)) if limit.isdecimal() else _MOST)

@@ -46,7 +46,7 @@ def by_md5(users: np.ndarray, ids: np.ndarray, seed: int, share: float) -> list[
     """The training, validation and test users among `users`, each in the order of `md5_of` their ids.
 
     A user's part is a function of id, seed and share alone: test where the value, as a number in [0, 1), is below the
-    share, validation from 1 − share. It does not depend on the other users, as it does in `by_hash`.
+    share, validation from 1 − share. In `by_hash` it also depends on the number of users.
 
     Args:
       users: codes.

@@ -23,7 +23,8 @@ def load_split(settings: Settings, say: Say, given: Collection[str] = frozenset(
     Args:
         settings: those of data and split are used.
         say: is told what is read, what is taken from it and what each step of the split leaves.
-        given: the names of the settings that the user gave; one of them that would change nothing is not passed over.
+        given: the names of the settings that the user gave. `say` is told which of them
+            have no effect on data that is split already.
 
     Raises: UserError for data that cannot be read or split, and for a threshold given for data without ratings.
     """

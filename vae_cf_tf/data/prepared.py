@@ -182,7 +182,7 @@ def _lists(path: Path, columns: Sequence[str]) -> dict[str, pa.ListArray]:
 def fingerprint(
     item_ids: Sequence[str], parts: Mapping[str, Sequence[Shard]], weights: bool
 ) -> tuple[str, dict[str, dict[str, int]], bool]:
-    """`Split.fingerprint` of these files, of which it reads one at a time, and what is only known from all of them.
+    """`Split.fingerprint` of these files, with counts over all of them. Holds one file in memory at a time.
 
     Returns: the fingerprint; by part, the number of users, and of users with targets, and of entries by column; whether
         any weight is not 1.

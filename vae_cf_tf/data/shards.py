@@ -111,7 +111,7 @@ class ShardedSplit(Split):
         return self.train
 
     def fingerprint(self) -> str:
-        """What the manifest says, which `Split.fingerprint` of the same data in memory is."""
+        """The fingerprint in the manifest. `Split.fingerprint` of the same data in memory is equal."""
         return self.shards.prepared.manifest["fingerprint"]
 
     def save(self, folder: str | os.PathLike) -> None:

@@ -37,9 +37,13 @@ def of_memory(split: Split) -> dict[str, Any]:
 def difference(stored: Mapping[str, Any], settings: DataSettings, moved: bool = False) -> str | None:
     """What has changed in the data since `describe` gave `stored`: one line, or None for the same data.
 
-    Files of the same names, sizes and times are the same; others are read and compared by their hash. None, too, where
-    the data is no longer there: a workdir does not need it any more. But where the settings name another place than
-    before, as `moved` says, there must be data.
+    Files of the same names, sizes and times are the same; others are read and compared by their hash. Also None if
+    the data no longer exists: a workdir has its own copy, or names the prepared data set (`ShardedSplit`).
+
+    Args:
+      moved: whether the settings name another place than before.
+
+    Raises: UserError if `moved` and the data does not exist.
     """
     try:
         files = _files(settings)

@@ -139,18 +139,18 @@ def split(interactions: Interactions, settings: SplitSettings = _DEFAULT, say: S
     Ratings of `threshold` or more count as 1, repeated events as one. Items with few users are dropped, then users with
     few items. The users, sorted by id (as numbers where all ids are whole numbers), are permuted; the last are for
     test, those before them for validation. The catalogue is the training users' items in order of first appearance.
-    Of a held-out user's n items, in the log's order, (1 - fold_in_share)·n, rounded down, are drawn as targets, users
-    taken by sorted id. Rows are in the permutation's order; held-out users with no item of the catalogue are left out.
-    With `targets` = latest, they are the items that the user had last, by the first event of each.
+    Of a held-out user's n items, in the log's order, (1 - fold_in_share)·n, rounded down, are drawn as targets (none if
+    n < 5), users taken by sorted id. Rows are in the permutation's order; held-out users with no item of the catalogue
+    are left out. With `targets` = latest, the targets are the user's last items, by the first event of each.
 
     By time, events before the first of two cuts train, with the same filters (`time_split.cuts`). Validation users are
-    those with an item of the catalogue before it, and another between the cuts: what lies before is fold-in, what lies
-    between is target unless the user had it before. Test users likewise, at the second cut. Events after the second cut
-    thus only are test targets. Rows are in the order of the users' ids.
+    those with an item of the catalogue before it, and another between the cuts: the items before are fold-in, the new
+    items between the cuts are targets. Test users likewise, at the second cut. So events after the second cut serve
+    only as test targets. Rows are in the order of the users' ids.
 
     With `split_by` = hash nothing depends on the order of the log: users are held out by a hash of their ids and rows
     are in its order (`assignment.by_md5`), the catalogue is in the order of the item ids as text, and the targets are
-    the items of which `md5_of` user and item is largest; with `targets` = latest it decides among events of one time.
+    the items with the largest `md5_of` user and item; with `targets` = latest, it only breaks ties in time.
 
     Args:
         say: is told how much each step leaves.
@@ -365,7 +365,7 @@ def _size(matrix: sparse.csr_matrix) -> str:
 
 
 def _too_few_users(left: Sequence[int], settings: SplitSettings) -> str:
-    """The error about the users that are left: all, with an event that counts, with an item that stays, with enough."""
+    """The error text. `left`: users in the data, with an event that counts, with a kept item, and with enough items."""
     filters = ("threshold", "min_users_per_item", "min_items_per_user")
     took = {name: left[i] - left[i + 1] for i, name in enumerate(filters) if left[i] > left[i + 1]}
     because = " and ".join(f"--{name}={getattr(settings, name):g} took {users:,}" for name, users in took.items())
@@ -401,8 +401,9 @@ def _held_out(
     times: np.ndarray | None = None,
     hashes: Callable[[np.ndarray], list[str]] | None = None,
 ) -> tuple[HeldOut, np.ndarray]:
-    """Draws the targets of the users `part` from the log's `users` and `columns` (-1: not in the catalogue), or takes
-    the latest where there are `times`, or those of the largest hash. Returns the targets' events, too.
+    """Chooses the targets of the users `part` among the log's `users` and `columns`, int [events] (-1: not in the
+    catalogue): the latest if `times` are given, else those of the largest hash if `hashes` is given, else random ones.
+    Also returns the indices of the targets' events.
 
     Args: hashes: gives a text for each of these events, a function of the ids of user and item.
     """
@@ -432,7 +433,7 @@ def _held_out(
 
 
 def with_titles(data: Split, titles: Mapping[str, str]) -> Split:
-    """The split with these titles, of its own items alone. Raises UserError where there are titles but none of them."""
+    """The split with the titles of its own items. Raises UserError as `titles.matching`."""
     return replace(data, titles=matching(titles, data.item_ids))
 
 

@@ -40,7 +40,7 @@ class Checks(Protocol):
         """What is wrong with a record, or None."""
 
     def is_record(self, fields: list[str]) -> bool:
-        """Whether fields as these are a sound record and hardly a line of a text."""
+        """Whether these fields are a sound record and probably not one line of a longer quoted text."""
 
 
 T = TypeVar("T")
@@ -264,8 +264,8 @@ class Table:
     def _is_one_record(self, lines: list[str], checks: Checks) -> bool:
         """Whether these lines are one record, rather than several of which one has an unbalanced quotation mark.
 
-        They are several where most of them are records by themselves. Of a text with line breaks the first line can be
-        one, and hardly any other.
+        They are several if more than half of them are records by themselves. If a text in a single record has line
+        breaks, its first line may look like a record, but hardly any other line does.
         """
         try:
             list(csv.reader(lines, delimiter=self.separator, strict=True))

@@ -103,7 +103,7 @@ def _in_seconds(numbers: np.ndarray) -> np.ndarray:
 
 
 def number_units(low: float, high: float, are_whole: bool) -> float | None:
-    """Units per second of numbers between these; None where they may be dates without hyphens, and else are seconds."""
+    """Units per second of numbers from low to high. None: they may be dates without hyphens, else they are seconds."""
     if _DATES[0] <= low and high <= _DATES[1] and are_whole:
         return None
     largest = max(-low, high)

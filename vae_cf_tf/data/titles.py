@@ -42,7 +42,7 @@ class _NoMatch(UserError):
 
 
 def matching(titles: Mapping[str, str], item_ids: Sequence[str] | np.ndarray) -> dict[str, str]:
-    """The titles of these items alone: item id -> title. Raises UserError where there are titles but none of them."""
+    """The titles of these items: item id -> title. Raises UserError if there are titles, but none of these items."""
     cleaned = clean_ids(pa.array(item_ids, pa.string())).to_pylist()
     found = {str(item): titles[key] for item, key in zip(item_ids, cleaned, strict=True) if key in titles}
     if titles and not found:

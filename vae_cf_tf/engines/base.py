@@ -91,9 +91,9 @@ class Engine(abc.ABC):
         Args:
           sql: gives the query for users that meet a condition on `place`; its first column is `place`, the number of
             the user from 0, which is not written.
-          users: of all shards.
+          users: number of users in all shards.
           size: users in a shard.
-          folder: a file in it is whole.
+          folder: each shard that it already holds is complete and is not written again.
           say: is told of the progress.
         """
 

@@ -124,7 +124,7 @@ class DuckDB(Engine):
         return [(row[0], row[1]) for row in self._ask(f"DESCRIBE SELECT * FROM {table}")[1]]
 
     def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Names of the columns, and the rows. In a thread of its own: DuckDB misses Ctrl-C while the main one works."""
+        """Runs SQL; returns column names and rows. Uses a second thread: in the main one, DuckDB would miss Ctrl-C."""
 
         def ask() -> tuple[list[str], list[tuple[Any, ...]]]:
             result = self._connection.execute(sql)

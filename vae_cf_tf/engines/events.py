@@ -96,7 +96,8 @@ def counted(engine: Engine, log: LogFiles, kinds: dict[str, str], settings: Sett
 
 
 def _scanned(engine: Engine, log: LogFiles, numbers: dict[str, str], time: str | None, counts: str) -> dict[str, Any]:
-    """Facts about all rows of the log. Raises UserError for numbers that are none."""
+    """Counts and extremes over all rows of the log. Raises UserError for a number or time that is missing or not
+    finite, and for a weight below 0."""
     checked = numbers | ({"time": time} if time else {})
     faults = {
         f"the {name} is empty or not {'a time' if name == 'time' else 'a finite number'}": (

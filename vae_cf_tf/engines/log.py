@@ -78,8 +78,8 @@ def is_url(path: str) -> bool:
 def describe(settings: Settings, work: Path, say: Say) -> LogFiles:
     """Finds the log that the settings name.
 
-    Parquet and text with a header are read by the engine. Any other form, and the embedded data set, are read by the
-    reader of that form, in memory, and kept as a Parquet file in `work`.
+    The engine reads Parquet, and text with a header. Data in other forms, downloaded data (--dataset) and the embedded
+    data set are read into memory by their own readers and written to a Parquet file in `work`.
 
     Raises: UserError for data that is missing, of no known form or split already.
     """
@@ -114,7 +114,7 @@ def describe(settings: Settings, work: Path, say: Say) -> LogFiles:
 
 
 def with_names(log: LogFiles, names: list[str], settings: Settings) -> LogFiles:
-    """A log of which the engine has told the names of the columns."""
+    """The log with its `columns` found among these names, which the engine read. Raises UserError as `columns_of`."""
     columns = columns_of(log.paths[0], names, reader_options(settings))
     return replace(log, columns=columns if settings.split.needs_times else replace(columns, time=None))
 

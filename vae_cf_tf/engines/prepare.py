@@ -27,7 +27,7 @@ _JOB = "job.json"
 
 
 class Options(NamedTuple):
-    """How a data set is prepared, as far as its content does not depend on it.
+    """Options of the preparation that do not change the content of the data set.
 
     Args:
       engine: a name of `base.ENGINES`.
@@ -101,7 +101,7 @@ def finished(settings: Settings, out: Path, options: Options) -> dict[str, Any] 
 
 
 def claimed_job(work: Path) -> str:
-    """Names the command that works in the folder, and the files as they were when it began: for the manifest."""
+    """A hash of the command that works in the folder and of its input files' states at its start, for the manifest."""
     return _digest(_claimed(work))
 
 
@@ -145,7 +145,7 @@ def _digest(job: dict[str, Any] | None) -> str:
 
 
 def _claim(work: Path, settings: Settings, options: Options, say: Say) -> None:
-    """Removes from the work folder what another command left there."""
+    """Records this command in the work folder. Keeps the folder's content only if the same command left it."""
     job = _job(settings, options)
     if _claimed(work) == job:
         say("Going on from the stages that are done already.")

@@ -86,7 +86,7 @@ def stages(
         "JOIN item_codes AS items ON e.raw_item = items.raw GROUP BY users.u, items.i",
         "Pairs of a user and an item",
     )
-    # The filters: items of few users, then users of few items. By time they see what lies before the first cut.
+    # Filters: drop items with few users, then users with few items. By time, only events before the first cut count.
     seen = "pairs" if cuts is None else f"(SELECT * FROM pairs WHERE time < {double(cuts.validation)})"
     least = max(settings.min_users_per_item, 1)
     yield Stage("kept_items", f"SELECT i FROM {seen} AS p GROUP BY i HAVING count(*) >= {least}", "")
@@ -156,8 +156,8 @@ def shard(engine: Engine, part: str, weighted: bool, condition: str) -> str:
 
 
 def _numbered(table: str, order: str, bucket: str) -> str:
-    """The rows of a table and n, their number from 0 in this order. Buckets, which keep the order, are numbered apart,
-    so that no engine has to sort the whole table in one place."""
+    """The rows of a table with n, their number from 0 in this order. Each bucket is numbered on its own, so that no
+    engine sorts the whole table in one place; `bucket` must not decrease in this order."""
     return (
         f"SELECT t.*, CAST(s.first_n + row_number() OVER (PARTITION BY {bucket} ORDER BY {order}) - 1 AS INT) AS n "
         f"FROM {table} AS t JOIN (SELECT b, sum(m) OVER (ORDER BY b) - m AS first_n FROM "
@@ -211,9 +211,10 @@ def _drawn(settings: SplitSettings, engine: Engine) -> str:
 
 
 def _by_time(cuts: Cuts) -> str:
-    """Pairs with items of the catalogue of users who have both halves: what lies before a cut, and what is new after.
+    """The pairs of held-out users with items of the catalogue: fold-in before a cut, targets after it.
 
-    A pair's time is that of its first event, so an item that the user had before the cut is no target.
+    Only users who have both are kept. A pair's time is that of its first event, so an item that the user had before the
+    cut is no target.
     """
     parts = []
     for name, start, end in (("validation", cuts.validation, cuts.test), ("test", cuts.test, None)):

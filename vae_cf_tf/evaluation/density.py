@@ -15,7 +15,7 @@ NAME = "elbo"
 DRAWS = 4
 """Draws of z for each user. The mean over users averages their noise, too."""
 Density = Callable[..., dict[str, np.ndarray]]
-"""From histories [users, items], users at a time and draws of z (DRAWS): values of each user, see `density_of`."""
+"""Takes histories [users, items], batch_size and draws = DRAWS; returns the values of each user, see `density_of`."""
 
 
 def density_of(model: Autoencoder) -> Density | None:

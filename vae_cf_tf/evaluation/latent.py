@@ -31,7 +31,7 @@ class Latent(NamedTuple):
     """The (upper) latent variable of users and of the prior."""
 
     users: Normals
-    prior: np.ndarray  # float64 [users, latent]: as many draws
+    prior: np.ndarray  # float64 [users, latent]: as many draws from the prior as there are users
     components: Normals | None  # [K, latent]; None: the prior is no mixture
 
 
@@ -114,8 +114,8 @@ def diagnosis(model: Autoencoder, train: sp.csr_matrix, fold_in: sp.csr_matrix, 
 
     Returns:
       `active`: for each latent variable, the upper one first, its active dimensions (`active_dimensions`), of
-      `dimensions`; `components`: of the prior, if it is a mixture; `components_in_use`: how many equal ones would share
-      the users as evenly (`effective_number`); `prior_gap`: see there.
+      `dimensions`; `components`: their number, if the prior is a mixture; `components_in_use`: the effective number of
+      components, weighted by the users' responsibilities (`effective_number`); `prior_gap`: see the function.
     """
     if (space := examine(model, fold_in, batch_size)) is None:
         return {}

@@ -16,7 +16,7 @@ SHOWN = (MAIN, "ndcg@10", "recall@20", "recall@50")
 
 
 def check_catalogue(num_items: int) -> None:
-    """Raises where there are fewer items than a metric ranks."""
+    """Raises UserError if there are fewer items than a metric ranks."""
     if num_items < TOP:
         raise UserError(
             f"The catalogue has {num_items} items, fewer than the {TOP} that NDCG@{TOP} ranks. "

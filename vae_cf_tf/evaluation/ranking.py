@@ -58,11 +58,13 @@ def best_unseen(scores: tf.Tensor, histories: tf.RaggedTensor) -> tf.Tensor:
 
 
 def top_unseen(scores: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k highest scores of each row whose items are not seen, best first, and these items; −∞ where none is left.
+    """The k highest scores of unseen items in each row, best first, and these items: float and int32 [batch, k].
+
+    If a row has fewer than k unseen items, the other scores are −∞.
 
     Args:
       scores: float [batch, items].
-      items, rows: int32 [seen], the seen items and whose they are.
+      items, rows: int32 [seen]: the seen items, and the batch row of each.
     """
     found = tf.math.top_k(masked(scores, items, rows), k)
     return found.values, found.indices

@@ -17,8 +17,8 @@ WEIGHTS = (0.0, *(2.0 ** (step / 2) for step in range(19)))
 DISCOUNTS, FACTORS = tuple(step / 10 for step in range(11)), (1.0, 2**0.5, 2.0)
 """Grid for the discount τ; each value is tried with the best w times each of FACTORS."""
 SHARES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Grid for the share of the low-rank part, in units in which both parts of the item–item model have scores of the same
-spread; each value is tried with each w."""
+"""Grid for the share of the low-rank part; each value is tried with each w. At 1, the scores of both parts of the
+item–item model have the same standard deviation over the items (a mean over users)."""
 
 
 POOL = 400
@@ -52,14 +52,14 @@ def choose(
     batch_size: int,
     discounts: Sequence[float] = DISCOUNTS,
 ) -> Choice:
-    """The w, share and τ that rank held-out users best: w and share with τ = 0, then τ with these and larger w.
+    """The w, share and τ that rank held-out users best.
 
-    Where the largest value that was tried is the best, larger ones are tried, up to LARGEST. All are compared on the
-    same items of each user (see `_Pool`).
+    First w and share are chosen with τ = 0; then τ, with this share and w times each of FACTORS. If the largest w or τ
+    tried is the best, larger ones are tried, up to LARGEST. All are compared on the same items of each user (`_Pool`).
 
     Args:
-      parts: from histories to the network's log-probabilities, the rows' part of xB, the popularity term at τ = 1
-        and, where B has one, its low-rank part at share 1; float [batch, items] each.
+      parts: from histories to the network's log-probabilities, the scores by B's stored rows, the popularity term at
+        τ = 1 and, if B has a low-rank part, the scores by it at share 1; float [batch, items] each.
       held_out: users, none of whom was trained on.
       batch_size: users at a time.
       discounts: values of τ; none: τ stays 0.
@@ -98,9 +98,8 @@ def choose(
 
 
 class _Pool:
-    """The items that can be among the best of some w, share and τ: those that the network, either part of the item–item
-    model, or the network less the whole popularity term ranks highest, POOL each. The search then ranks a few hundred
-    items of a user and not the catalogue.
+    """The candidate items of each user: the POOL best by the network, by each part of the item–item model, and by the
+    network minus the popularity term at τ = 1. The search ranks these few hundred items instead of the catalogue.
 
     Args:
       parts, batch_size: as of `choose`.

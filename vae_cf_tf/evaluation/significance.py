@@ -1,8 +1,8 @@
 """Which of two systems is better, and how sure that is: means over users, paired differences, bootstrap intervals.
 
-All intervals come from the percentile bootstrap over users (Efron 1979; `scipy.stats.bootstrap`): as many users as
-there are are drawn with replacement, `RESAMPLES` times, and the interval is cut from the resampled figures. It tells
-how far a figure would move with other users of the same kind. It knows nothing of other seeds or other training data.
+All intervals come from the percentile bootstrap over users (Efron 1979; `scipy.stats.bootstrap`): a sample of the same
+size is drawn with replacement, `RESAMPLES` times, and the interval lies between quantiles of the resampled figures. It
+shows how much a figure would vary with other users of the same kind. It does not cover other seeds or training data.
 """
 
 import warnings
@@ -40,7 +40,11 @@ def estimate(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLE
 def paired_difference(
     ours: np.ndarray, theirs: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """The mean over users of `ours` − `theirs`, one value per user each, of the same users in the same order."""
+    """The mean over users of `ours` − `theirs`, float [users] each, of the same users in the same order.
+
+    Raises:
+      ValueError: their shapes differ, or there is no user.
+    """
     if np.shape(ours) != np.shape(theirs):
         raise ValueError(
             f"`ours` and `theirs` should be values of the same users. Received: shapes {np.shape(ours)} and "

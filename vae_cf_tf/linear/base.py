@@ -109,8 +109,8 @@ class ItemItemModel(abc.ABC):
 
         Args:
           train: training users, [users, items].
-          places: int [items], how many coefficients of each row are stored at most. Of a row that has more, those of
-            the largest absolute values are, so a model need not heed it.
+          places: int [items], how many coefficients of each row are stored at most. The caller cuts a longer row to
+            the coefficients of largest absolute value, so a model may ignore this.
 
         Raises:
           UserError: the users or the settings do not allow it.

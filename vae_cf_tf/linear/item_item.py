@@ -16,8 +16,8 @@ USER_POWER = ITEM_POWER = 0.25
 class NormalizedEase(ItemItemModel):
     """EASE (Steck 2019, equation 8) of X̃ = D_u X D_i, as it acts on rows of X.
 
-    D_u = |x_u|^−¼ and D_i = n_i^−¼, each over its mean: a user of many items and an item of many users count for less
-    than in EASE, where the two are 1. B = D_i B̃ D_i⁻¹, with a zero diagonal.
+    D_u = (|x_u| / mean)^−¼ and D_i = (n_i / mean)^−¼, where n_i is the number of users of item i. So users with many
+    items and items with many users count for less than in EASE, where both are 1. B = D_i B̃ D_i⁻¹ with diagonal 0.
 
     Args:
       l2: λ, in units of the mean diagonal element of X̃ᵀX̃.
@@ -51,5 +51,5 @@ class NormalizedEase(ItemItemModel):
 
 
 def _scale(counts: np.ndarray, power: float) -> np.ndarray:
-    """counts^−power over the mean count, float64; a count of 0 as of 1."""
+    """(counts / their mean)^−power, float64; a count of 0 is taken as 1."""
     return (np.maximum(counts, 1) / max(counts.mean(), 1e-9)) ** -power

@@ -15,7 +15,7 @@ _AT_ONCE = 5_000_000  # coefficients of S, or paths, that a thread computes at o
 _MOST = 400_000_000
 """Coefficients of S that the baseline holds at most: 3.2 GB."""
 _NEAREST, _MOST_NEAREST = 100, 50_000_000
-"""Neighbours of an item, and of all items, over which paths of two steps go."""
+"""Largest number of neighbours for S² in `ItemNeighbours`: of one item, and of all items together."""
 
 
 class Similarity(NamedTuple):
@@ -56,7 +56,7 @@ class Similarity(NamedTuple):
 
 
 def _blocks(sizes: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers 0 to len(sizes) − 1 in blocks whose sizes add up to _AT_ONCE, or of one number."""
+    """The numbers 0 to len(sizes) − 1 in blocks whose sizes add up to at most _AT_ONCE, or that hold one number."""
     ends, start = np.cumsum(sizes), 0
     while start < len(sizes):
         room = _AT_ONCE + (ends[start - 1] if start else 0)
@@ -85,8 +85,8 @@ def _largest_of_rows(rows: sp.csr_matrix, most: np.ndarray) -> sp.csr_matrix:
 
 
 def _stacked(blocks: Iterable[sp.csr_matrix], room: int, columns: int) -> sp.csr_matrix:
-    """The blocks of rows as one matrix of so many columns. It is filled as they come: `scipy.sparse.vstack` would hold
-    everything twice. `room`: for how many coefficients, at most."""
+    """The blocks of rows as one matrix with this number of columns and at most `room` coefficients. Blocks are copied
+    as they come, because `scipy.sparse.vstack` would hold all blocks and the matrix at once."""
     indices, values = np.empty(room, np.int32), np.empty(room, np.float32)
     lengths, filled = [np.zeros(1, np.int64)], 0
     for rows in blocks:
@@ -98,17 +98,16 @@ def _stacked(blocks: Iterable[sp.csr_matrix], room: int, columns: int) -> sp.csr
 
 
 class ItemNeighbours(ItemItemModel):
-    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ), of the largest coefficients
-    of each row of S, as many as are stored.
+    """Item k-nearest neighbours as the item–item model beside the network: B = S − S²/(2ρ).
 
-    ρ is the mean sum of those rows of S that are not 0. For S², only the 100 nearest neighbours of each item count
-    that are stored, and fewer in a catalogue of more than 500,000 items. S² stands for the paths over a third item:
-    two items of a history that are alike recommend the same items, and S counts that twice. EASE corrects for it with
-    a matrix inverse, whose expansion (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …, where it converges, has G and G² with
-    opposite signs too.
+    S has only the largest coefficients of each row, as many as are stored. S² is computed at these places only, and
+    from the 100 nearest neighbours of each item (fewer in a catalogue of more than 500,000 items). ρ is the mean row
+    sum of the whole S, without empty rows. S² sums the paths over a third item: two similar items of a history
+    recommend the same items, and S counts that twice. EASE corrects for it by a matrix inverse: its expansion
+    (G + λI)⁻¹ = I/λ − G/λ² + G²/λ³ − …, where it converges, has G and G² with opposite signs too.
 
-    The shrinkage is smaller than what is best for item-kNN alone: the low-rank part beside it smooths what is known of
-    pairs with few common users.
+    The shrinkage is smaller than the best one for item-kNN alone, because the low-rank part beside it already smooths
+    the similarities of pairs with few common users.
 
     Use it for a sparse log of a large catalogue. There it ranks better than EASE, which covers only the most popular
     items.

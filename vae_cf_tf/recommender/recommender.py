@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from export import card, versions
-from trainers import claim, summary
+from trainers import claim, memory_check, summary
 from vae_cf_tf.cli.lazy import LazyModule
 from vae_cf_tf.data import formats, frames, titles
 from vae_cf_tf.data.interactions import Interactions
@@ -80,6 +80,8 @@ class Recommender:
         settings |= {} if workdir is None else {"workdir": workdir}
         given = {name: typed(name, value) for name, value in settings.items()}
         self.settings = self._of_preset.replaced(**given)
+        if self.settings.run.also_time_split or self.settings.run.distribute == "multi_worker":
+            raise UserError("also_time_split and distribute='multi_worker' are for trainers.main. Leave them out here.")
         self._given = frozenset({*of_preset, *given})
         self._workdir = Workdir(self.settings.run.workdir) if workdir is not None else None
         self._is_temporary = workdir is None
@@ -127,6 +129,7 @@ class Recommender:
                 matched = titles.matching(frames.titles(self._titles), split.item_ids)
                 split = dataclasses.replace(split, titles=matched)
                 split.save(workdir.path)
+            memory_check.check(settings, split, say)
             evaluation = job.trained(settings, workdir, split, say, verbose)
         say(summary.table(evaluation.values))
         return self

@@ -44,7 +44,7 @@ def histories(given: Any) -> Histories:
 
 
 def item_lists(given: Any, rows: int, name: str) -> list[list[str]]:
-    """A list of ids for each row: `given` holds one for every row, or one for each. Raises UserError as `histories`."""
+    """A list of ids for each row. `given` is one list for all rows or a list per row. Errors as `histories`."""
     lists = _nested(given, name)
     if len(lists) == 1:
         return lists * rows

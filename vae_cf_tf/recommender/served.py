@@ -75,7 +75,8 @@ def _tensor(values: Sequence[Any]) -> tf.Tensor:
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The blocks' answers below each other; `explain` answers as widely as the longest history of a block."""
+    """Joins the blocks' answers along the rows. Answers of `explain` are as wide as the block's longest history, so
+    narrower blocks are padded with 0."""
     if parts[0].ndim == 2:
         width = max(part.shape[1] for part in parts)
         parts = [np.pad(part, [(0, 0), (0, width - part.shape[1])]) for part in parts]

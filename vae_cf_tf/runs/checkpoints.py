@@ -76,7 +76,7 @@ def load(path: str | os.PathLike, variables: "Variables") -> Meta:
 
 
 def read_meta(path: str | os.PathLike) -> Meta:
-    """The checkpoint's `meta` alone."""
+    """The checkpoint's `meta` alone. Raises UserError where the file is missing or damaged."""
     with _opened(path) as archive:
         return Meta(path, json.loads(str(archive["meta"])))
 

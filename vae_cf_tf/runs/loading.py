@@ -24,15 +24,15 @@ class Loaded(NamedTuple):
 
 
 def load(workdir: Workdir, split: Split) -> Loaded:
-    """Reads the model of a run, which may be training: weights, item–item model and identity belong together.
+    """Reads the model of a run. If its files change meanwhile (it is training), tries up to _TRIES times.
 
     Args:
       workdir: of the run.
       split: its data.
 
     Raises:
-      UserError: a file is missing or damaged, or belongs to another model; or the item–item model belongs to other
-        weights.
+      UserError: a file is missing or damaged, or belongs to another model; the item–item model belongs to other
+        weights; or the files change at every try.
     """
     settings = workdir.settings()
     network = build(settings.model, len(split.item_ids), split.train, settings.training.seed)
@@ -76,8 +76,8 @@ def item_item_belongs(meta: dict[str, Any], workdir: Workdir, settings: Settings
 
 
 def model_id(workdir: Workdir, settings: Settings) -> str:
-    """16 hexadecimal digits of everything that decides an answer. Figures, ranked lists and exports carry them, so that
-    what was made of other weights is not taken for what belongs to these."""
+    """16 hexadecimal digits of the weights and the item–item model, which decide every answer. Metrics, ranked lists
+    and exports store them, so that results of other weights can be recognised."""
     parts = [checkpoints.digest(workdir.best)]
     if settings.item_item.item_path != "none":
         parts.append(checkpoints.digest(workdir.item_item))

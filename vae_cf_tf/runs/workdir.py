@@ -142,7 +142,7 @@ class Workdir:
             writer.writerows(rows)
 
     def read_history(self) -> dict[str, list[float]]:
-        """history.csv by column. Of a run that is not finished, or goes on, it is taken without a checksum.
+        """history.csv by column. Its checksum is compared if metrics.json covers all its epochs (the run is finished).
 
         Raises:
           UserError: the file is missing or damaged.

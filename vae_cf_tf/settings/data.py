@@ -196,4 +196,4 @@ class SplitSettings(Section):
 
 
 OF_USERS = ("targets", "heldout_users", "heldout_share", "fold_in_share", "target_draws")
-"""Settings that say how a held-out user's items are divided, which a cut in time does by itself."""
+"""Settings of --split=users: who is held out, and how their items are divided. With --split=time the cut decides."""

@@ -101,6 +101,6 @@ def nearest(settings: Settings, *sections: str) -> tuple[Path, list[str]]:
 
 
 def as_flags(settings: Settings) -> list[str]:
-    """Flags that make these settings, but for the folders of the run; the shortest that a shipped flagfile allows."""
+    """Flags that give these settings, but for `RunSettings`: the nearest shipped flagfile and the differences."""
     path, different = nearest(settings, "data", "split", "model", "item_item", "training", "evaluation")
     return [f"--flagfile={os.path.relpath(path)}", *(f"--{name}={written(settings[name])}" for name in different)]

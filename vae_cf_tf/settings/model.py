@@ -135,7 +135,7 @@ class ModelSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ItemItemSettings(Section):
-    """The item–item model beside the network. It is made of finished weights, so that it may change afterwards."""
+    """The item–item model beside the network. It is fitted after training, so these settings may change afterwards."""
 
     title: ClassVar[str] = "Item–item model"
 

@@ -20,7 +20,7 @@ VERSION = 2
 
 
 ADDED = {"turns": "epoch", "average_weights": 0.0, "initial_items": "random"}
-"""What versions did that did not have these settings yet, where it is not today's default."""
+"""Values of these settings for files of versions without them: what those versions did, unlike today's defaults."""
 
 
 class OldVersion(ValueError):
@@ -217,7 +217,7 @@ def parsed(name: str, text: str) -> Any:
 
 
 def typed(name: str, value: Any) -> Any:
-    """The value of the setting `name` that Python code gives: text as a flag takes it, numbers also NumPy's, and paths.
+    """Converts a value from Python code to the type of the setting: text as in a flag, numbers (NumPy's too) or paths.
 
     Raises:
       UserError: there is no such setting, or it takes another kind of value.
@@ -227,9 +227,10 @@ def typed(name: str, value: Any) -> Any:
         return parsed(name, value)
     if isinstance(value, os.PathLike) and facts_of(field_of(name)).is_path:
         return os.fspath(value)
-    if kind is not str and isinstance(value, numbers.Real) and not isinstance(value, bool) and kind(value) == value:
+    is_number = isinstance(value, numbers.Real) and isinstance(value, bool) == (kind is bool)
+    if kind is not str and is_number and kind(value) == value:
         return kind(value)
-    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
+    wanted = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}[kind]
     raise UserError(f"--{name} takes {wanted}. Received: {value!r}.")
 
 

@@ -97,13 +97,14 @@ class Columns:
         return None if is_sound else f"the rating is {shown(text)}, not true or false"
 
     def is_record(self, fields: Sequence[str]) -> bool:
-        """Whether these fields are an event, and hardly a line of a text: in a text a blank follows a comma."""
+        """Whether these fields are an event and probably not one line of a longer quoted text. Without a rating column,
+        ids with blanks are taken for text, since in text a blank follows a comma."""
         ids = fields[self.user] + fields[self.item]
         return self.fault(fields) is None and (self.rating is not None or not re.search(r"\s", ids))
 
 
 def matches(names: Sequence[str], options: ReaderOptions) -> dict[str, list[int]]:
-    """The columns, by what they are, of the name that the options give, or of the first usual name."""
+    """By role: indices of the columns with the name that the options give, or with the first usual name found."""
     # "user_id:token" is RecBole's way to write a type.
     plain = [re.sub(r"[^a-z]", "", name.lower().partition(":")[0]) for name in names]
     lower = [name.strip().lower() for name in names]
