@@ -47,18 +47,18 @@ class StepOptions(NamedTuple):
 
 
 class Autoencoder(keras.Model):
-    """The base of the family.
+    """Base class of all networks.
 
-    A subclass has `terms` and `latent`, and `decode` from what `latent` returns. Use `vae_cf_tf.models.build` to make a
-    model with initial weights from a seed and, where the prior asks for them, from training users.
+    A subclass has `terms`, `latent`, and `build_layers`, which sets `decoder`: it takes what `latent` returns. Use
+    `vae_cf_tf.models.build` to make a model with initial weights from a seed and, if the prior needs them, from users.
 
     Args:
       settings: of the model, or a dict of them.
       num_items: size of the catalogue.
       sparse_input: whether the first layer multiplies the items of a history (else dense rows).
       components: K of the prior; None: settings.pseudo_inputs.
-      users: [K, num_items], training users from which the prior starts; None: zeros, for weights that are loaded.
-      seed: of what the prior draws at its start.
+      users: [K, num_items], training users from which the prior starts; None: it needs none, or its weights are loaded.
+      seed: seed of the prior's initial weights.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Autoencoder(keras.Model):
         self.likelihood_class: type[Likelihood] = LIKELIHOODS[self.settings.likelihood]
         self.step_options = StepOptions()
         self.is_within_epoch = False
-        """Whether the next epoch of `fit` is the rest of one, for which `refresh` was called already."""
+        """Whether the next epoch of `fit` is the rest of an interrupted one. `refresh` is then not called again."""
         self.beta = self.add_weight(shape=(), initializer="zeros", trainable=False, name="beta")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl")}
         self.build_layers()
@@ -110,14 +110,17 @@ class Autoencoder(keras.Model):
         weights: tf.Tensor | None = None,
         density: bool = False,
     ) -> ElboTerms:
-        """The ELBO's parts: one sample of z and input dropout at `rate` drawn from `seed`; with None, z at its mean.
+        """The two parts of the ELBO.
+
+        With `seed`, int32 [2], z is one sample, and input dropout is at `rate`; both are functions of the seed. Without
+        it, z is the posterior mean, and `rate` must be 0.
 
         `weights`, float [items of the batch], are x_ui of the likelihood; None: ones. The encoder reads the items
         without them, since the histories that a server gets have none.
 
-        With `density` the sum is a lower bound of log p(x), so that models with different priors can be compared: the
-        prior is one density for all users, without a part that reads the user (prior_own) or the batch, and the
-        likelihood is over all items.
+        With `density`, log_likelihood − kl is a lower bound of log p(x), so that models with different priors can be
+        compared: the prior is one density for all users, without a part that reads the user (prior_own) or the batch,
+        and the likelihood is over all items.
         """
         raise NotImplementedError
 
@@ -130,7 +133,7 @@ class Autoencoder(keras.Model):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """The arguments that all networks of the model share, but for their layers."""
+        """The arguments of `Network` that all networks of the model share: all but `layers` and `skips`."""
         s = self.settings
         return {
             "hidden_dim": s.hidden_dim,
@@ -150,8 +153,8 @@ class Autoencoder(keras.Model):
         return self.settings.layers if self.settings.decoder_layers < 0 else self.settings.decoder_layers
 
     def decode(self, *latent: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """f, float [batch, num_outputs], the parameters of the likelihood; of some `items`, int32 [n], those of theirs,
-        [batch, outputs·n]."""
+        """f, the parameters of the likelihood: float [batch, num_outputs]; with `items`, int32 [n], only those of these
+        items, float [batch, outputs·n]."""
         if items is None:
             return self.decoder(*latent)
         columns = [items + i * self.num_items for i in range(self.likelihood_class.outputs)]
@@ -165,8 +168,8 @@ class Autoencoder(keras.Model):
         return self.likelihood(self.decode(*self.latent(hist.of_int32(histories)))).item_log_probs()
 
     def scores(self, histories: tf.RaggedTensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """Numbers that rank the items as `call` does, float [batch, num_items]; or of some `items`, int32 [n]: [batch,
-        n]."""
+        """Scores that rank the items as `call` does: float [batch, num_items]; with `items`, int32 [n], only those of
+        these items, float [batch, n]."""
         return self.likelihood(self.decode(*self.latent(histories), items=items)).item_scores()
 
     def embed(self, histories: tf.RaggedTensor) -> tf.Tensor:
@@ -187,7 +190,7 @@ class Autoencoder(keras.Model):
         seed: tf.Tensor | None = None,
         weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """log p(x|z), float [batch]; in training from sampled candidates, where the settings say so."""
+        """log p(x|z), float [batch]. With `seed`, and softmax_samples > 0, it is estimated from sampled candidates."""
         samples, more = self.settings.softmax_samples, () if weights is None else (weights,)
         if seed is None or not samples:
             return self.likelihood(self.decode(*latent)).history_log_prob(histories, *more)
@@ -209,9 +212,12 @@ class Autoencoder(keras.Model):
           options: input_dropout: share of a history that is dropped (.5). beta_scale: "user", or "item" to multiply a
             user's KL term by the length of the history. weight_decay: λ of λ·Σ‖W‖² (0). encoder_passes: n > 0 for
             alternating training, n passes for encoder and prior, then one for the decoder (0), which needs
-            steps_per_pass. turns: "epoch", or "step" for n steps and then one in place of passes. kl: "sample" or
+            steps_per_pass. turns: "epoch", or "step" to alternate n steps and 1 step instead of passes. kl: "sample" or
             "analytic". dtype_policy: "float32" or "mixed_bfloat16". seed: of dropout and z (0). log_inclusion: for a
-            sampled softmax, log probability of each item to be a candidate. All others go to Keras.
+            sampled softmax, log probability of each item to be a candidate, float [num_items]. All others go to Keras.
+
+        Raises:
+          ValueError: encoder_passes without steps_per_pass, or a model with softmax_samples without log_inclusion.
         """
         own = {name: options.pop(name) for name in StepOptions._fields if name in options}
         if isinstance(annealing, int | float):
@@ -271,14 +277,17 @@ class Autoencoder(keras.Model):
     def replica_step(
         self, histories: tf.RaggedTensor, weights: tf.Tensor | None, is_first_turn: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What one replica does of a step, in its context; returns its parts in loss, −log p(x|z) and KL term.
+        """One replica's part of a training step, called in the replica's context.
 
         Differs from `train_step` in that the turn of alternating training is known when it is traced: replicas cannot
         exchange tensors within a `tf.cond`.
 
         Args:
           histories, weights: the global batch; see `fit`.
-          is_first_turn: see there.
+          is_first_turn: what the method `is_first_turn` returns for this step.
+
+        Returns:
+          Loss, −log p(x|z) and KL term, float [] each: the replica's summands of the means over the batch.
         """
         step, share = tf.convert_to_tensor(self.optimizer.iterations), replicas.Share(hist.of_int32(histories))
         with replicas.computing(share):
@@ -287,21 +296,24 @@ class Autoencoder(keras.Model):
             return self._learn(own, step, self.step_options.annealing(step), *turn, weights)
 
     def is_first_turn(self, step: Any) -> Any:
-        """Whether encoder and prior learn in this step, and in alternating training not the decoder."""
+        """Whether the step that follows `step` steps updates encoder and prior; if not, it updates the decoder only.
+
+        Without alternating training it is always True, and each step updates the decoder too.
+        """
         passes, steps = self.step_options.encoder_passes, self.steps_per_turn
         return not passes or step % (steps * (passes + 1)) < steps * passes
 
     @property
     def _turns(self) -> list[tuple[list[keras.Variable], float]]:
-        """What learns, and the input dropout: in the first passes of alternating training and in the last one; without
-        it, in every step."""
+        """The variables to update, and the input dropout: a pair for the first passes of alternating training, and one
+        for the last pass. Without alternating training the two pairs are equal."""
         rate = self.step_options.input_dropout
         if not self.step_options.encoder_passes:
             return [(self.trainable_variables, rate)] * 2
         return [(self.encoder_and_prior_variables, rate), (self.decoder.trainable_variables, 0.0)]
 
     def tracked(self, beta: tf.Tensor, loss: tf.Tensor, nll: tf.Tensor, kl: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a step reports: means since the epoch's start, with this step's values."""
+        """Adds a step's values to the means since the epoch's start; returns these means, and the step's β."""
         self.beta.assign(beta)
         for name, value in {"loss": loss, "nll": nll, "kl": kl}.items():
             self.trackers[name].update_state(value)
@@ -367,7 +379,7 @@ class Autoencoder(keras.Model):
 
 
 class _Refresh(keras.callbacks.Callback):
-    """Calls the model's `refresh` before each epoch that begins."""
+    """Calls the model's `refresh` before each epoch, but not before the rest of an interrupted one."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.refresh = tf.function(lambda: self.model.refresh(), autograph=False)

@@ -28,10 +28,10 @@ _product: Callable[..., tf.Tensor] | None = None
 
 @contextlib.contextmanager
 def products_in(dtype: tf.DType) -> Iterator[None]:
-    """Dense products of the layers called within multiply numbers of `dtype`, backwards too.
+    """Within, the dense products of layers, and their gradients, are computed in `dtype`.
 
-    What goes in and comes out stays float32, and so do variables, sums over rows, densities and losses. It holds for
-    what is traced within: `train_step` uses it. Evaluation and export do not, so they answer in float32.
+    Inputs and results stay float32, and so do variables, sums over rows, densities and losses. It holds for what is
+    traced within: `train_step` uses it. Evaluation and export do not, so they answer in float32.
     """
     before, _product_dtype.value = _product_dtype.value, dtype
     try:
@@ -44,7 +44,7 @@ def products_in(dtype: tf.DType) -> Iterator[None]:
 def products_by(product: Callable[..., tf.Tensor]) -> Iterator[None]:
     """Within, `product(layer, x)` computes every `Linear.product`, and `product(layer, x, units)` some columns of one.
 
-    An export traces its signatures so, from kernels in the form in which a server holds them.
+    The export traces its signatures within it, to read the kernels in their serving layout.
     """
     global _product
     before, _product = _product, product
@@ -83,8 +83,8 @@ class Linear(keras.layers.Layer):
       input_dim: width of x.
       units: width of the result.
       initializer: one of `INITIALIZERS`.
-      fan_out: units of the whole product in the published code, where this is a part of it.
-      items: how many of the first inputs are items of the catalogue; with any, x may be `Bags`.
+      fan_out: for "glorot": units of the published code's layer, if this one is a part of it; None: `units`.
+      items: number of inputs, counted from the first, that are catalogue items; if it is not 0, x may be `Bags`.
       by_rows: a training step reads and updates only the rows of the kernel that the batch uses. This copies those
         rows, so it is faster only where the catalogue is much larger than a batch. A layer with `items` uses the rows
         of W of the items in its bags. A layer without holds Wᵀ, [units, input_dim], and uses the rows of the units
@@ -158,7 +158,7 @@ class Linear(keras.layers.Layer):
 
         Only a layer that holds Wᵀ reads, and in training updates, those columns of W alone.
         """
-        if _product is not None:  # a read before the gather: see `products_by`'s user in the export
+        if _product is not None:  # reads the bias, then gathers: see `export.kernels.ServedKernel`
             return tf.nn.bias_add(_product(self, x, units), tf.gather(tf.convert_to_tensor(self.bias), units))
         x = tf.concat(x, axis=-1) if isinstance(x, tuple) else x
         some = tf.gather(replicas.local(self.kernel.value), units, axis=0 if self.transposed else 1)
@@ -187,10 +187,10 @@ class Linear(keras.layers.Layer):
 
 @tf.custom_gradient
 def _row_sums(kernel: tf.Tensor, items: tf.Tensor, rows: tf.Tensor, batch: tf.Tensor):
-    """Sum of the kernel's rows `items` by row of the batch, float [batch, units].
+    """For each row of the batch, the sum of the kernel's rows of its items: float [batch, units].
 
-    The kernel's gradient is the same sum the other way round, of the batch's rows by item: 12 ms for 500 users of
-    ML-20M and 600 units, sort included, where TensorFlow's own gradient takes 20.
+    `rows` has the batch row of each of `items`. The kernel's gradient sums the upstream rows of each item. This takes
+    12 ms for 500 users of ML-20M and 600 units, sort included; TensorFlow's own gradient takes 20.
     """
 
     def gradient(upstream):
@@ -284,11 +284,11 @@ class Stack(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("vae_cf_tf")
 class DenseStack(Stack):
-    """Blocks in a row, each of which also receives the sum of all earlier blocks' outputs, and LayerNorm after each
-    (RecVAE's encoder, Shenbin et al. 2020).
+    """Blocks in a row with dense skips and LayerNorm (RecVAE's encoder, Shenbin et al. 2020).
 
-    Differs from `Stack` in these two. A block of another width than those before it receives no sum. The ε of the norm,
-    .1, is that of RecVAE's code.
+    Differs from `Stack` in that each block also receives the sum of all earlier blocks' outputs, and LayerNorm follows
+    each block. A block of another width than the one before receives no sum, and the sum starts anew with its output.
+    The ε of the norm, .1, is that of RecVAE's code.
     """
 
     def __init__(self, input_dim: int, units: Sequence[int], block: str, initializer: str = "he", **first: Any):

@@ -15,7 +15,7 @@ class DAE(Autoencoder):
 
     @staticmethod
     def title(prior_title: str) -> str:
-        """How the papers call it."""
+        """The model's name in the papers."""
         return "Multi-DAE"
 
     def build_layers(self) -> None:

@@ -12,7 +12,7 @@ tfd = tfp.distributions
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _FLOAT32_LOG_VARIANCE = -4.0
-"""Smallest log-variance for which float32 computes `MixtureOfNormals.log_prob`."""
+"""`MixtureOfNormals.log_prob` is computed in float64 if any log-variance is smaller than this."""
 
 
 def standard_noise(batch: tf.Tensor, latent: tf.Tensor, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
@@ -79,16 +79,16 @@ def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> DiagonalNormal:
 def composite(
     base: tfd.Distribution, own: tuple[tf.Tensor, tf.Tensor], own_share: float, wide_log_variance: float = 10.0
 ) -> tfd.Distribution:
-    """RecVAE's composite prior (Shenbin et al. 2020, equation 9): a mixture of a base, of N(own) with the weight
-    `own_share`, and of the wide N(0, e¹⁰), which has two fifths of what is left, as in RecVAE's code.
+    """RecVAE's composite prior (Shenbin et al. 2020, equation 9): a mixture of a base, N(own) and a wide N(0, e¹⁰).
 
-    Over a diagonal Gaussian base, as in RecVAE, each dimension is a mixture of its own. Over any other base the mixture
-    is one of whole vectors.
+    N(own) has the weight `own_share`. The base has .6 of the rest, and the wide Gaussian .4, as in RecVAE's code. Over
+    a diagonal Gaussian base, as in RecVAE, each dimension is a mixture of its own. Over any other base the mixture is
+    one of whole vectors.
 
     Args:
       base: over [latent]; RecVAE's is N(0, I).
       own: mean and log-variance of the user's own posterior, float [batch, latent] each.
-      own_share: from 0 to 1.
+      own_share: weight of N(own), from 0 to 1.
       wide_log_variance: of the wide Gaussian.
     """
     rest = 1 - own_share
@@ -156,8 +156,8 @@ class MixtureOfNormals(tfd.Distribution):
     Args:
       mean: float [K, latent].
       log_variance: float [K, latent].
-      left_out: int32 [batch], the component that each row does without, −1 for none of them; None: no row does
-        without any, and log_prob takes any number of rows.
+      left_out: int32 [batch], the component that is left out for each row, −1: none. None: none for any row, and
+        log_prob takes any number of rows.
     """
 
     def __init__(

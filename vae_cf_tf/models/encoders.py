@@ -50,7 +50,7 @@ class Encoder(Network):
         return diagonal_normal(*self(x))
 
     def after_first_block(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and log-variance for h, float [rows, hidden_dim], in place of what the first block makes of x."""
+        """Mean and log-variance, float [rows, latent_dim] each, for the first block's output h, [rows, hidden_dim]."""
         return self.heads(self.hidden.after_first(h))
 
 

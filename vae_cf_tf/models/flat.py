@@ -41,13 +41,13 @@ class VAE(Variational):
     """One latent variable: Mult-VAE with the standard normal prior (Liang et al. 2018), Vamp with the VampPrior
     (Kim & Suh 2019); with prior_own over the standard prior, RecVAE's composite (Shenbin et al. 2020).
 
-    Differs from `DAE` in that the code is a Gaussian whose divergence from the prior is paid for. Arguments as
-    `Autoencoder`.
+    Differs from `DAE` in that the code is a Gaussian, whose KL divergence from the prior is a term of the loss.
+    Arguments as `Autoencoder`.
     """
 
     @staticmethod
     def title(prior_title: str) -> str:
-        """How the papers call it."""
+        """The model's name in the papers."""
         return prior_title or "Multi-VAE"
 
     def build_layers(self) -> None:

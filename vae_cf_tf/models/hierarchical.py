@@ -21,15 +21,15 @@ class HierarchicalVAE(Variational):
     (Kim & Suh 2019).
 
     Differs from `VAE` in the second, lower latent variable z1, whose prior is a Gaussian given z2. The prior of the
-    settings is that of z2. With prior_own, z1's is RecVAE's composite around that Gaussian instead of N(0, I).
-    Arguments as `Autoencoder`.
+    settings is that of z2. With prior_own, the prior of z1 is RecVAE's composite, with that Gaussian as its base in
+    place of N(0, I). Arguments as `Autoencoder`.
     """
 
     prior_is_of = "upper latent variable z2"
 
     @staticmethod
     def title(prior_title: str) -> str:
-        """How the papers call it."""
+        """The model's name in the papers."""
         return f"H+{prior_title}" if prior_title else "Hierarchical VAE"
 
     def build_layers(self) -> None:
@@ -55,7 +55,7 @@ class HierarchicalVAE(Variational):
 
     @staticmethod
     def _previous_posterior(previous: Sequence[keras.layers.Layer], context: PriorContext) -> Gaussian:
-        """q(z1|x, z2) of an epoch ago, from copies of the lower encoder and, where it reads them, of hidden blocks."""
+        """q(z1|x, z2) at the last `refresh`: from copies of the lower encoder and, if it reads them, hidden blocks."""
         lower_encoder, *hidden = previous
         x = context.first_input()  # type: ignore[misc] # there is a batch
         return lower_encoder(hidden[0](x) if hidden else x, tf.stop_gradient(context.z2))

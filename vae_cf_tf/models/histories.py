@@ -37,7 +37,7 @@ def rows_of(histories: tf.RaggedTensor) -> tf.Tensor:
 
 
 def total_weights(histories: tf.RaggedTensor, weights: tf.Tensor | None) -> tf.Tensor:
-    """Sum of the weights, float [items of the batch], of each history; of ones, where there are none: float [batch]."""
+    """For each history the sum of its `weights`, float [items of the batch]; None: its length. Float [batch]."""
     if weights is None:
         return tf.cast(histories.row_lengths(), tf.float32)
     return tf.math.unsorted_segment_sum(weights, rows_of(histories), tf.cast(histories.nrows(), tf.int32))

@@ -182,7 +182,7 @@ class HybridModel(keras.Model):
     """Scores items by log p(items) of a network + w·xB − τ·popularity, where B is an item–item matrix.
 
     VASP (Vančura & Kordík 2021) trains a network and an item–item model jointly. Here each is trained alone. B fits its
-    training users far better than other users, so a decoder that is trained with B would learn nothing from them.
+    training users far better than other users, so a decoder trained with B would learn nothing from training users.
 
     The network and the item–item model both encode popularity, so adding their scores counts it twice. The last term
     subtracts a part of it: a product of experts divides by what the experts share (Hinton 2002), and Menon et al. 2021,

@@ -1,4 +1,4 @@
-"""Which axes of a model's variables are the catalogue's, as its layers say."""
+"""Finds the axes of a model's variables that run over the items of the catalogue."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from vae_cf_tf.models import tree
 
 
 class ItemAxis(NamedTuple):
-    """The axis of a variable on which items lie.
+    """The axis of a variable that runs over items.
 
     Attributes:
       variable: of a layer.
-      axis: its number.
-      length: how many of the axis' first entries are items, in the catalogue's order: the catalogue once, or several
-        times one after the other where the layer has several numbers for each item.
+      axis: index of the axis.
+      length: number of entries, from the first, that belong to items, in the catalogue's order. It is a multiple of the
+        catalogue's size: a layer with several numbers per item has all items' first numbers, then all second ones.
     """
 
     variable: keras.Variable
@@ -23,7 +23,7 @@ class ItemAxis(NamedTuple):
 
 
 def of(model: keras.Model) -> dict[str, ItemAxis]:
-    """The item axes of a model by the path of their variable (`tree.variables`): what each layer's `item_axes` says."""
+    """The axes that the `item_axes` methods of a model's layers return, by the variable's path (`tree.variables`)."""
     found = [axis for layer in tree.layers(model).values() for axis in getattr(layer, "item_axes", list)()]
     by_variable = {id(axis.variable): axis for axis in found}
     return {path: by_variable[id(v)] for path, v in tree.variables(model).items() if id(v) in by_variable}

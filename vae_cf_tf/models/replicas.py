@@ -38,7 +38,7 @@ class Whole:
     """All users of the batch are here. `Share` differs in that it has some of them."""
 
     def of_items(self, draw: Draw, items: tf.Tensor) -> tf.Tensor:
-        """Rows of random numbers for the items of the users at hand, of which there are `items`."""
+        """Rows of random numbers by `draw`, one for each of the `items` (int32 []) items of the users at hand."""
         return draw(items)
 
     def sample(self, posterior: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ class Whole:
         return items
 
     def own_items(self, values: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """Of the first values in a tensor, which belong to `all_items`: those of the `items` items at hand."""
+        """The values of the `items` (int32 []) items at hand. `values` begins with those of `all_items`, in order."""
         return values[:items]
 
     def all_users(self, values: tf.Tensor) -> tf.Tensor:
@@ -70,8 +70,8 @@ class Whole:
         return value
 
     def by_rows(self, function: Callable[..., Any], *inputs: tf.Tensor) -> Any:
-        """`function(*inputs)` of inputs that all replicas have. It gives tensors with a row for each row of the inputs,
-        of which each replica computes a part."""
+        """`function(*inputs)`, for inputs that all replicas have. The results have a row for each row of the inputs.
+        Each replica computes a part of the rows, and every replica gets all of them."""
         return function(*inputs)
 
 
@@ -173,8 +173,8 @@ def computing(share: Share) -> Iterator[None]:
 
 
 def shared_out(function: Callable[[tf.RaggedTensor], Any]) -> Callable[[tf.RaggedTensor], Any]:
-    """A function from histories to tensors with a row for each, computed by all replicas of the strategy in whose scope
-    this is called, each for its share of the histories. Without a strategy: the function itself."""
+    """A function that returns what `function` does, but each replica of the present strategy computes its share of the
+    histories. `function` returns tensors with a row for each history. Without a strategy: the function itself."""
     if not tf.distribute.has_strategy():
         return function
     strategy = tf.distribute.get_strategy()

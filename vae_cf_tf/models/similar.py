@@ -1,4 +1,4 @@
-"""What the items that are most like an item can be made of: the model's answer, its item–item model, its decoder."""
+"""Similarities of items, by the model's answer, its item–item model or its decoder."""
 
 import abc
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class Similarity(abc.ABC):
 
     Args:
       model: trained.
-      log_probs: what the model answers; None: the model itself. An export gives the function of its graph.
-      columns_of: where the columns of a kernel are read; an export gives those that are served.
+      log_probs: from histories to log-probabilities; None: the model. The export gives a function of its own graph.
+      columns_of: reads columns of a layer's kernel; the export gives a function that reads the served kernel.
 
     Call arguments:
       histories: int32 [batch, (items)], of one item each; an empty one gets a defined answer.
@@ -64,8 +64,8 @@ class Answer(Similarity):
 class ItemItemRow(Similarity):
     """The item's row of the item–item model: its positive coefficients, then all other items by the model's answer.
 
-    Log-probabilities are never positive, so that the two keep their order. Without the second part the rest of the
-    shelf would be in the order of the catalogue, where B keeps a few coefficients of a row or has no row of the item.
+    Log-probabilities are never positive, so they rank below all positive coefficients. Without them, items without a
+    positive coefficient would be in the order of the catalogue: B may have few coefficients for an item, or none.
     """
 
     title = "the item–item model"

@@ -20,13 +20,14 @@ class AverageWeights(keras.callbacks.Callback):
     """Keeps an exponential moving average of the weights that learn: a ← d·a + (1 − d)·w (Polyak & Juditsky 1992; in
     this form Tarvainen & Valpola 2017).
 
-    At a constant learning rate the weights keep moving around a good place, and their average lies nearer to it. So the
-    run needs no schedule that knows its last epoch. The n-th update, from 0, has d = min(decay^every, n/(n + 9)), with
-    `every` steps between updates: the first one copies the weights, and early ones forget the first steps.
+    At a constant learning rate the weights keep moving around an optimum, and their average is nearer to it. So the run
+    needs no learning-rate schedule, which must know the last epoch. The n-th update, from 0, has
+    d = min(decay^every, n/(n + 9)), with `every` steps between updates: the first one copies the weights, and early
+    ones forget the first steps.
 
     Args:
-      model: a built model; a decay of 0 keeps nothing.
-      decay: of one step, from 0 to 1.
+      model: a built model.
+      decay: decay of one step, from 0 to 1; 0: no average is kept.
     """
 
     def __init__(self, model: Autoencoder, decay: float):
@@ -53,9 +54,9 @@ class AverageWeights(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the model has the averages for its weights, and a prior that was refreshed with them.
+        """Within, the model's weights are the averages, and its prior is refreshed with them.
 
-        It is meant for the time between two epochs: the next one refreshes the prior again.
+        Use it between two epochs. On exit the weights are restored, but the prior is not: the next epoch refreshes it.
         """
         if not self.decay:
             yield

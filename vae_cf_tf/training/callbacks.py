@@ -40,7 +40,7 @@ class StopOnNaN(keras.callbacks.Callback):
 class StopOnInterrupt(keras.callbacks.Callback):
     """Ends training on Ctrl-C between two steps. Made by `interruptible`.
 
-    Raised wherever it strikes, KeyboardInterrupt may fall into a destructor's frame, where Python drops it.
+    Python's own handler raises KeyboardInterrupt at any place, even in a destructor, where Python ignores it.
     """
 
     def __init__(self) -> None:
@@ -78,9 +78,9 @@ def interruptible(where_it_resumes: Callable[[], str]) -> Iterator[StopOnInterru
 class Validate(keras.callbacks.Callback):
     """Evaluates the validation users after each epoch.
 
-    `figures` has their ranking metrics, their mean −log p(x|z) and KL at the posterior mean, unweighted, as Kim & Suh's
-    code logs them, their ELBO from one draw of z (see `density_of`), and the seconds that the training part took. The
-    main metric is added to Keras' logs.
+    `figures` has four parts: the ranking metrics; the mean −log p(x|z) and KL at the posterior mean, without β and
+    item weights, as Kim & Suh's code logs them; the ELBO from one draw of z, if the model has one (see `density_of`);
+    and the seconds that the training part took. The main metric is added to Keras' logs.
 
     Args:
       held_out: the validation users.
@@ -166,10 +166,10 @@ class CheckpointAndEarlyStop(keras.callbacks.Callback):
         self.place = ""
 
     def restore(self, model: Autoencoder, epochs: int, say: Callable[[str], None]) -> None:
-        """Takes up the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
+        """Loads the workdir's checkpoint, if there is one, to train up to `epochs` epochs in all.
 
-        The best epoch may be ahead of the checkpoint, if the process was killed between the two files. Training then
-        comes by it again.
+        The best epoch may be later than the checkpoint, if the process was killed after it wrote the first of the two
+        files. Training then repeats the best epoch.
 
         Raises:
           UserError: the checkpoint is damaged, or the best epoch is beyond `epochs`.
@@ -311,8 +311,8 @@ def everything(model: Autoencoder, averages: AverageWeights | None) -> tree.Vari
 
 
 def _total(variable: keras.Variable) -> float:
-    """The value of a variable of a metric. Of several replicas each holds an equal part. Reading the whole would be an
-    exchange with the other workers, and they write no checkpoint."""
+    """The value of a metric's variable. With several replicas, each holds an equal part. The parts of this process are
+    read and scaled up: reading the variable itself needs all workers, and only the chief writes checkpoints."""
     strategy = tf.distribute.get_strategy()
     parts = strategy.experimental_local_results(variable.value)
     return sum(float(part.numpy()) for part in parts) * strategy.num_replicas_in_sync / len(parts)

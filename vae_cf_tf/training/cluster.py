@@ -30,7 +30,8 @@ class Cluster(NamedTuple):
         """What TF_CONFIG says: workers, and a chief where it names one; else worker 0 is the chief.
 
         Raises:
-          UserError: TF_CONFIG is missing, is no JSON of this form, or names a task that is not in it.
+          UserError: TF_CONFIG is missing, is no JSON of this form, or names a task that is not in it; or it has fewer
+            than two workers, equal addresses, several chiefs, or tasks of other types.
 
         Examples:
           >>> Cluster.from_environment({"TF_CONFIG": _EXAMPLE})

@@ -18,7 +18,7 @@ def compile_for(
     """Compiles the model for training with these settings on these users; returns it.
 
     Args:
-      model: see there.
+      model: a built model.
       settings: of the training.
       train: [users, num_items].
       epochs_before: as `KLAnnealing`.
@@ -56,8 +56,8 @@ def compile_for(
 
 
 def log_inclusion(train: sp.csr_matrix, batch_size: int, samples: int) -> np.ndarray:
-    """log probability of each item to be among a step's candidates: in one of its users' histories, or one of `samples`
-    draws from the catalogue; float32 [items]."""
+    """log probability that an item is among a step's candidates, float32 [items]. The candidates are the items of the
+    batch's histories, and `samples` draws from the catalogue."""
     users, items = train.shape
     counts = item_counts(train)
     absent = counts * np.log1p(-min(batch_size / users, 1 - 1e-9)) + samples * np.log1p(-1 / items)  # log probability

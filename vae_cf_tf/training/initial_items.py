@@ -7,8 +7,8 @@ from vae_cf_tf.linear.factors import ImplicitFactors
 from vae_cf_tf.models.base import Autoencoder
 
 SPARSE = 40
-"""Users of a mean item below which --initial_items=auto takes factors."""
-_SAMPLE = 2_000  # users by whom the encoder's scale is measured
+"""--initial_items=auto takes factors if the mean number of users of an item is below this."""
+_SAMPLE = 2_000  # about as many users give the encoder's scale
 
 
 def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
@@ -16,7 +16,7 @@ def starts_from_factors(initial_items: str, train: sp.csr_matrix) -> bool:
 
     Args:
       initial_items: the setting.
-      train: [users, items]; training users that stay on the disk are no matrix, and get random vectors.
+      train: [users, items]; for users that are not in memory, "auto" gives False.
 
     Examples:
       >>> starts_from_factors("auto", sp.eye(50, 10, format="csr"))
@@ -36,11 +36,11 @@ def start_from_factors(model: Autoencoder, train: sp.csr_matrix, seed: int) -> N
     without. The other weights, drawn at random, learn within an epoch.
 
     The rank is the width of a latent variable. The first units of each layer take the factors and the rest stays as
-    drawn. The encoder's part is scaled so that the units of a mean user have a variance of 1, and the decoder's so that
-    item vectors have a mean square length of 1.
+    drawn. The encoder's part is scaled so that these units, before bias and activation, have a mean square of 1 over
+    users, and the decoder's so that item vectors have a mean square length of 1.
 
     Args:
-      model: its layers that read items, but for gates, and the decoder's output layer change.
+      model: changed in place: its layers that read items, except gates, and the decoder's output layer.
       train: [users, items].
       seed: of the factorisation.
     """

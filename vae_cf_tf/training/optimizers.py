@@ -26,10 +26,10 @@ class Adam(keras.optimizers.Adam):
         self._last_large: tf.Operation | None = None  # the update before, in the step that is being traced
 
     def update_by_rows(self, variables: Sequence[keras.Variable]) -> None:
-        """Names the variables whose gradients are tf.IndexedSlices; to be called before the first step.
+        """Names the variables whose gradients are tf.IndexedSlices. Call it before `build`.
 
-        Only the rows that have a gradient are updated, with their moments, and each row's bias correction counts its
-        own updates: a row's first one is as large as any other variable's, however late it comes.
+        Only the rows that have a gradient are updated, with their moments. Each row's bias correction counts the row's
+        own updates, so its first update is as large as that of any other variable, in whatever step it comes.
         """
         self._by_rows = [id(variable) for variable in variables]
 
@@ -44,12 +44,12 @@ class Adam(keras.optimizers.Adam):
         """As `keras.optimizers.Optimizer.apply`, but in an order that takes little memory.
 
         TensorFlow computes each gradient as soon as it can, and so holds all of them at once. Here the last variable of
-        the forward pass is updated first, and a large gradient is computed after the update before it. Within a
-        distribution strategy gradients are reduced together, so there they do not wait.
+        the forward pass is updated first, and a large gradient is computed only after the previous update of a large
+        variable. Within a distribution strategy gradients are reduced together, so there they do not wait.
 
-        The update of a variable also waits for the small gradient before its own in the forward pass: then the products
-        of the backward pass that read the variable are done. TensorFlow copies a variable that is still read.
-        Gradients by rows do not wait: single rows are never copied with the rest.
+        TensorFlow copies a variable that is updated while it is still read. So its update also waits for the nearest
+        small gradient before its own in forward order: then the products of the backward pass that read the variable
+        are done. Gradients by rows do not wait: an update of single rows never copies the variable.
         """
         waiting, before = [], []
         for gradient in grads:
@@ -65,7 +65,8 @@ class Adam(keras.optimizers.Adam):
             super().apply(waiting[::-1], list(trainable_variables)[::-1])
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        """As Keras', but one device has no sum: Keras' would hold all gradients until the last one is computed."""
+        """As Keras' method, but without a strategy it returns its argument: Keras' would hold all gradients until the
+        last one is computed."""
         return super()._all_reduce_sum_gradients(grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
@@ -95,7 +96,7 @@ class Adam(keras.optimizers.Adam):
             self._last_large = update
 
     def direction(self, gradient: tf.Tensor) -> tf.Tensor:
-        """What stands for a tensor's gradient in the update."""
+        """The tensor that the update uses as the gradient, of the same shape. A subclass may replace it."""
         return gradient
 
     def _update_rows(self, gradient, variable, m, v, updates, learning_rate):
@@ -132,8 +133,8 @@ def _is_large(tensor: tf.Tensor) -> bool:
 
 
 def _makers(tensor: tf.Tensor) -> list[tf.Operation]:
-    """The operations that begin to compute a large tensor: its own, or those of the large tensors that it alone is made
-    of."""
+    """The operations at which the computation of a large tensor can wait: its own operation or, if it has large inputs
+    that nothing else reads, the operations of these, found in the same way."""
     alone = [
         t for t in tensor.op.inputs if _is_large(t) and t.op.inputs and len(t.consumers()) == len(t.op.outputs) == 1
     ]

@@ -87,7 +87,7 @@ class Workers(Devices):
                 f"Cannot join the other workers as {cluster.own_address} ({reason}). Check TF_CONFIG."
             ) from error
         if threading.current_thread() is threading.main_thread():
-            # TensorFlow's notice of preemption catches SIGTERM, and the process would live on.
+            # TensorFlow's preemption handler catches SIGTERM, so the process would not end.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.cluster, self.is_chief = cluster, cluster.is_chief
         # Eagerly, `reduce` leaves a pool of threads, which can write an error when Python ends.
@@ -165,11 +165,11 @@ _LOST = (
 
 
 def group(settings: RunSettings) -> OneDevice:
-    """The devices of these settings. At the first call of a process it must come before TensorFlow's first operation,
-    but for --distribute=none and for GPUs.
+    """The devices of these settings. The first call in a process must come before TensorFlow's first operation, except
+    with --distribute=none, or with --distribute=mirrored on GPUs.
 
     Raises:
-      UserError: too few devices, or TF_CONFIG is missing or malformed.
+      UserError: too few devices, TF_CONFIG is missing or malformed, or the other workers cannot be joined.
     """
     return _group(settings.distribute, settings.replicas)
 

@@ -9,7 +9,8 @@ from vae_cf_tf.settings import ModelSettings
 class Gaussian(Likelihood):
     """−Σ_i (c_i/2)(x_i − f_i)², c_i = `confidence` where x_i = 1, else `confidence_zero` (Liang et al., equation 3).
 
-    A density of x, which knows no probability of an item: `item_log_probs` only keeps the order of f.
+    This is a density of x and gives no probability of an item: `item_log_probs` is log softmax(f), and only its order
+    has a meaning.
     """
 
     def __init__(self, f: tf.Tensor, confidence: float = 10.0, confidence_zero: float = 1.0, name: str = "Gaussian"):

@@ -11,8 +11,8 @@ from vae_cf_tf.models.likelihoods.base import Likelihood
 class Multinomial(Likelihood):
     """Σ_i x_i log softmax(f)_i: the multinomial log-likelihood up to its coefficient (Liang et al. 2018, equation 2).
 
-    Differs from `tfd.Multinomial` in that log N! − Σ log x_i!, a constant for training and the larger part of its cost,
-    is left out, and that N is taken from x.
+    Differs from `tfd.Multinomial` in that it leaves out log N! − Σ log x_i!, which is constant in training and takes
+    most of the time, and in that N is taken from x.
 
     Examples:
       >>> Multinomial(tf.math.log([[0.5, 0.25, 0.25]])).log_prob([[1.0, 1.0, 0.0]]).numpy().round(3)
@@ -40,11 +40,11 @@ class Multinomial(Likelihood):
     ) -> tf.Tensor:
         """Σ log softmax over the catalogue of each row's items, estimated from candidates that hold all of them.
 
-        Σ_i x_i (f_i − log Ẑ), Ẑ = Σ_{i∈x} exp f_i + Σ_{j∈C∖x} exp(f_j) / p_j: a row's own items count as they are,
-        every other candidate for 1/p_j items, p_j being its probability to be one (Horvitz & Thompson 1952), so that Ẑ
-        has the true sum as its mean. With all items as candidates and p = 1 it is the log-likelihood itself. The
-        correction by log p_j is that of sampled softmax (Jean et al. 2015, section 3), for sampling without
-        replacement.
+        Σ_i x_i (f_i − log Ẑ), Ẑ = Σ_{i∈x} exp f_i + Σ_{j∈C∖x} exp(f_j) / p_j for candidates C. A row's own items count
+        once. Every other candidate j counts 1/p_j times, where p_j is the probability that j is a candidate (Horvitz &
+        Thompson 1952), so the mean of Ẑ is the true sum. With all items as candidates and p = 1 it is the
+        log-likelihood itself. The correction by log p_j is that of sampled softmax (Jean et al. 2015, section 3), for
+        sampling without replacement.
 
         Args:
           f: float [batch, C], of the candidates.
@@ -63,8 +63,9 @@ class Multinomial(Likelihood):
 def _own_items(
     f: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The places of each row's own items in f, int32 [items of the batch, 2]; how many, and the sum of f there, by
-    row. With weights, float [items of the batch], the sum of these and the weighted sum of f."""
+    """The (row, column) in f of each of the batch's items, int32 [items of the batch, 2]; and, float [batch] each, the
+    number of a row's items and the sum of f at them. With weights, float [items of the batch], these are the sum of the
+    weights and the weighted sum of f."""
     place, batch = tf.stack([rows, columns], axis=1), tf.shape(f)[0]
     picked = tf.gather_nd(f, place)
     if weights is None:

@@ -46,7 +46,7 @@ class PriorParts(NamedTuple):
       encoder: of the variable that the prior is of. The prior calls it and does not own its weights.
       num_items: size of the catalogue.
       components: K.
-      users: [K, num_items], training users; None where only shapes count, since the weights are loaded.
+      users: [K, num_items], training users; None if the prior needs none, or if its weights are loaded.
       seed: of the initial weights.
     """
 
@@ -73,7 +73,7 @@ class Prior(keras.layers.Layer):
     """p(z) of a latent variable. A subclass has `from_settings` and `distribution`, and may have the rest."""
 
     title: ClassVar[str] = ""
-    """How the papers call a model with this prior, such as Vamp; "" for the plain one."""
+    """The papers' name of a model with this prior, such as Vamp; "" for the standard normal prior."""
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, parts: PriorParts) -> "Prior":
@@ -91,7 +91,7 @@ class Prior(keras.layers.Layer):
         return False
 
     def distribution(self, context: PriorContext = PriorContext()) -> tfd.Distribution:  # noqa: B008
-        """The prior under the encoder's present weights: a distribution over [latent_dim].
+        """The prior, a distribution over [latent_dim].
 
         Its batch shape is [] where it is the same for all users of a batch, else [batch].
         """
@@ -105,7 +105,7 @@ class Prior(keras.layers.Layer):
         return []
 
     def pseudo_inputs_of(self, components: np.ndarray) -> PseudoInputs | None:
-        """The histories whose posteriors are these components, int [n]; None where they are of no histories."""
+        """The histories whose posteriors are the `components`, int [n]; None if the components have no histories."""
         return None
 
 

@@ -14,10 +14,10 @@ tfd = tfp.distributions
 class BatchVampPrior(UserVampPrior):
     """In training, for each user of a batch: 1/(B−1) Σ_{b≠u} q(z|x_b), a mixture of the posteriors of the others.
 
-    The VampPrior stands in for the mixture of all users' posteriors, the optimal prior, at K learned points (Tomczak &
-    Welling 2018, equations 8 and 9). This estimates that mixture from the users at hand, whose posteriors are known
-    already, so that it costs only its density. Differs from `UserVampPrior` in that components are new in every step
-    and pass on gradients. Outside training, and for a batch of one user, who has no others, it is that prior.
+    The optimal prior is the mixture of all users' posteriors. The VampPrior approximates it at K learned points
+    (Tomczak & Welling 2018, equations 8 and 9). This prior estimates it from the batch's users. Their posteriors are
+    computed anyway, so only the density is added. Differs from `UserVampPrior` in that components are new in every step
+    and pass on gradients. Outside training, and for a batch of one user, it is a `UserVampPrior`.
     """
 
     title = "Vamp over the batch"

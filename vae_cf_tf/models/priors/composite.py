@@ -13,14 +13,14 @@ tfd = tfp.distributions
 
 
 class CompositePrior(Prior):
-    """A mixture of a base prior, of the user's own posterior as the encoder had it an epoch ago, and of a wide Gaussian
+    """A mixture of a base prior, the user's own posterior under the encoder of the last `refresh`, and a wide Gaussian
     (Shenbin et al. 2020, equation 9; see `composite`).
 
     Without a batch of users it is the base prior.
 
     Args:
       base: any prior.
-      networks: those that give the posterior. Frozen copies of them are kept, and are brought up to date by `refresh`.
+      networks: those that give the posterior. The prior keeps frozen copies of them, and `refresh` updates the copies.
       posterior: from the copies and the context to mean and log-variance of the users' posteriors.
       share: weight of the own posterior, from 0 to 1.
     """

@@ -1,4 +1,4 @@
-"""A VampPrior whose pseudo-inputs lie behind the encoder's first block."""
+"""A VampPrior whose pseudo-inputs stand for outputs of the encoder's first block."""
 
 import numpy as np
 import tensorflow as tf
@@ -15,16 +15,16 @@ tfd = tfp.distributions
 
 
 class HiddenVampPrior(Prior):
-    """p(z) = 1/K Σ_k q(z|h_k): a mixture of the encoder's posteriors at K learned points behind its first block.
+    """p(z) = 1/K Σ_k q(z|h_k): a mixture of the encoder's posteriors at K learned outputs h_k of its first block.
 
     Differs from `VampPrior` in that a pseudo-input is a vector of hidden_dim numbers instead of a row of the catalogue.
-    K·items·hidden multiply-adds forward and twice that backward, the largest part of a step, are gone, and the cost no
-    longer depends on the catalogue. A component is still a posterior of the encoder, but of a point that need not be
-    the image of any history. It sees no input dropout.
+    This saves K·items·hidden multiply-adds forward and twice that backward, which is the largest part of a step. The
+    time no longer depends on the catalogue. A component is still a posterior of the encoder, but no history need have
+    h_k as its first block's output. There is no input dropout on h_k.
 
     Args:
-      encoder: gives mean and log-variance for what its first block makes of histories, float [K, hidden_dim].
-      start: float [K, hidden_dim], to start from.
+      encoder: its `after_first_block` gives mean and log-variance for h, float [K, hidden_dim].
+      start: float [K, hidden_dim], the initial h.
     """
 
     title = "Vamp"

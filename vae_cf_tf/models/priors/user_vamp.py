@@ -18,15 +18,15 @@ tfd = tfp.distributions
 
 
 class UserVampPrior(Prior):
-    """p(z) = 1/K Σ_k q(z|u_k) at K training users u_k, who stay as they are.
+    """p(z) = 1/K Σ_k q(z|u_k): a mixture of the encoder's posteriors of K training users u_k.
 
     Differs from `VampPrior` in that pseudo-inputs are not learned, and in that their posteriors are those of the
-    encoder at the last `refresh`: between two of these the prior costs only its density. There is no gradient through
-    it.
+    encoder at the last `refresh`. Between two calls of it, only the density is computed. No gradient passes through the
+    components.
 
     Args:
       encoder: gives mean and log-variance for `Bags` of items.
-      users: float [K, num_items], ones.
+      users: float [K, num_items], with ones at the users' items.
       latent_dim: width of z.
     """
 
