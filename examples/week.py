@@ -57,7 +57,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def reached(rows: list[dict[str, float]], goal: float) -> tuple[int, float, bool]:
-    """Epochs and seconds of training until validation NDCG@100 is `goal`, and whether it is; if not, of the run."""
+    """Epochs and seconds until validation NDCG@100 reaches `goal` (else of the whole run), and whether it does."""
     seconds = np.cumsum([row["seconds"] for row in rows])
     first = next((n for n, row in enumerate(rows) if row["val_ndcg@100"] >= goal), None)
     last = len(rows) - 1 if first is None else first

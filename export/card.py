@@ -88,7 +88,7 @@ def is_whole(version: Path) -> bool:
 
 
 def version_of(folder: Path, model_id: str, weights: str, top_k: int) -> Path | None:
-    """The newest version of a model, exported so, with all of today's signatures and its metrics, if there is any."""
+    """The newest undamaged version with this model, `weights` and `top_k`, all signatures and metrics; else None."""
     for version in versions.of(folder):
         try:
             card = read(version)

@@ -28,9 +28,9 @@ class HeldBack(Exception):
 def check(version: Path, split: Split, export_dir: Path) -> str:
     """Compares a finished version with the newest one in `export_dir` on the split's test users; says how they differ.
 
-    Each model gets a user's history in raw ids and knows of it what its catalogue has. A target that a model does not
-    know is a miss, and an item that the new catalogue lacks takes up a place of the list. The difference is that of
-    NDCG@100, paired by user, with a 95 % bootstrap interval (`significance`). The new version is worse where the whole
+    Each model gets a user's history as raw ids and ignores those that its catalogue lacks. A target that its catalogue
+    lacks is a miss. A recommended item that the new catalogue lacks takes up a place of the list. The difference of
+    NDCG@100 is paired by user, with a 95 % bootstrap interval (`significance`). The new version is worse if the whole
     interval lies below 0: a difference that may be chance holds nothing back.
 
     Raises:

@@ -16,17 +16,18 @@ _CHUNK = 1024  # items whose rows are widened to float32 at once
 _BLOCK, _BLOCKS = 256, 16  # columns that are widened at once, which fit a core's cache; and such blocks per iteration
 _SOME = 4096  # columns that are gathered at once
 _SHARE, _WIDE_SHARE, _ALWAYS = 256, 4, 8
-"""Some columns are computed alone where they are at most one in so many, or at most _ALWAYS. A row by 600 × 200,000 of
-float32: from W, whose columns are not contiguous, 2.3 ms for 100, 6 for 300, 19 for 1,000, 13 for the whole; from Wᵀ .3
-ms for 100, .5 for 1,000, 14 for 50,000, 17 for the whole."""
+"""The asked columns are computed alone if they are at most 1/_SHARE of all (1/_WIDE_SHARE if the kernel is held as Wᵀ),
+or at most _ALWAYS. Measured for a row times 600 × 200,000 of float32: from W, whose columns are not contiguous, 2.3 ms
+for 100 columns, 6 for 300, 19 for 1,000, 13 for all; from Wᵀ .3 ms for 100, .5 for 1,000, 14 for 50,000, 17 for all."""
 
 
 class ServedKernel(tf.Module):
-    """x W, with the kernel as the server holds it.
+    """x W, with the kernel in its serving layout.
 
-    Differs from `Linear.product` in that the rows of a history's items are summed where they lie: the gathered copy
-    that a gradient needs would be 5 GB for a request of a hundred histories of 20,000 items. The kernel is read whole
-    and never through the variable's own gather: after one of those TensorFlow copies the variable at each further read.
+    Differs from `Linear.product` in that the rows of a history's items are summed without a gathered copy. Only a
+    gradient needs that copy, which would be 5 GB for a request of a hundred histories of 20,000 items. The kernel is
+    never read through the variable's own gather: after such a gather TensorFlow copies the variable at each further
+    read.
 
     Kernels of bfloat16 are rounded once, at the export. The arithmetic stays float32, and no request widens a whole
     kernel.
@@ -34,6 +35,10 @@ class ServedKernel(tf.Module):
     Args:
       linear: the trained layer.
       dtype: of the kernel in the SavedModel.
+
+    Call arguments:
+      x: as in `Linear`.
+      units: int32 [n], the columns of x W that are computed; None: all. Only for dense x.
     """
 
     def __init__(self, linear: Linear, dtype: tf.DType):
@@ -103,7 +108,7 @@ class ServedKernels:
         return kernel(x, units)
 
     def few_items(self) -> int:
-        """Items up to which it is faster to score them alone than the catalogue; asked once that is traced."""
+        """Up to so many items it is faster to score them alone than the catalogue. Call it after `scores` is traced."""
         return self._few_units // self._network.likelihood_class.outputs
 
     def of(self, layer: Linear) -> ServedKernel:

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
 
 
 def _published(workdir: Workdir, export_dir: Path, top_k: int, weights: str) -> Path | None:
-    """The newest version in `export_dir`, if it is this run's model, exported so."""
+    """The newest version in `export_dir` if it is this run's model with this `top_k` and `weights`; else None."""
     with contextlib.suppress(IndexError, UserError):
         newest = versions.of(export_dir)[0]
         facts = card.read(newest)

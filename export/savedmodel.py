@@ -109,10 +109,13 @@ def export_model(
       model: trained; it stays as it is.
       item_ids: raw id of each column.
       item_titles: item id -> title, for those that have one.
-      facts: what the card says beside what it finds in the export itself. `similar_items` ranks by the similarity that
-        they name under "similar_items"; where they name none, by the model's answer.
+      facts: what the card says about the run (see `facts_of_run`). The signature `similar_items` ranks by the
+        similarity named in facts["similar_items"]["source"]; if there is none, by the model's answer.
       export_dir, top_k, weights: as `export_run`.
       check: receives the finished version before it is published. If it raises, nothing is written.
+
+    Raises:
+      UserError: ids that item_ids.txt cannot hold, weights that are not finite, or scores that are not the model's.
     """
     versions.check_place(Path(export_dir))
     _check_ids(item_ids)
@@ -142,7 +145,7 @@ def export_model(
 
 
 def _check_ids(item_ids: list[str]) -> None:
-    """item_ids.txt holds an id on each line, and "" is padding."""
+    """Raises UserError for an id with a line break, an empty id ("" is padding), or a repeated id."""
     if bad := [item for item in item_ids if "\n" in item or "\r" in item]:
         raise UserError(f"An item id holds a line break, which item_ids.txt cannot carry: {bad[0]!r}. Rename the item.")
     if "" in item_ids:
@@ -156,8 +159,8 @@ def _compare(version: Path, model: Autoencoder | HybridModel, item_ids: list[str
     """Asks the written SavedModel and the model for the same scores.
 
     Raises:
-      UserError: they differ by more than rounding can: by 1 % of the scores' own spread, or by a quarter of it with
-        kernels of bfloat16.
+      UserError: they differ by more than rounding can. The bound for the root mean square difference of a history is
+        .001 + 1 % (25 % with kernels of bfloat16) of the standard deviation of its scores.
     """
     served = judging.scorer(tf.saved_model.load(str(version)), item_ids)
     random, items = np.random.default_rng(0), len(item_ids)

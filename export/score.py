@@ -1,8 +1,8 @@
 """Recommends for a file of histories: `python -m export.score --model=MODELS/vamp --input=users.parquet --output=OUT`.
 
 The input has a row for each user, or is a log with a row for each event. OUT is a folder of numbered parts of
---part_rows rows each, of the input's kind unless --kind says otherwise. A part is written aside and renamed. The same
-command, given again, makes the parts that are missing.
+--part_rows rows each, of the input's kind (Parquet for a log) unless --kind says otherwise. A part is written aside and
+renamed. The same command, given again, makes the missing parts; with --engine=spark it starts anew.
 """
 
 import importlib.util
@@ -30,7 +30,8 @@ def define_flags() -> None:
         "input", "", "File of histories (.jsonl, .parquet or .tfrecord), or log of events (.csv, .tsv, .gz, .parquet)."
     )
     commands.define_path("output", "", "Folder for the parts.")
-    flags.DEFINE_enum("kind", "", ["", "jsonl", "csv", "parquet", "tfrecord"], "Kind of the parts; empty: the input's.")
+    kinds = ["", "jsonl", "csv", "parquet", "tfrecord"]
+    flags.DEFINE_enum("kind", "", kinds, "Kind of the parts; empty: the input's, or Parquet for a log of events.")
     flags.DEFINE_integer(
         "batch_size", 256, "Histories in a request, at most; fewer where memory asks for it.", lower_bound=1
     )

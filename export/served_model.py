@@ -16,7 +16,7 @@ from vae_cf_tf.models.hybrid import HybridModel
 from vae_cf_tf.registries import SIGNATURES, SIMILARITIES
 
 LOWEST = np.finfo(np.float32).min
-"""The score of a place for which no item is left: JSON has no word for −∞."""
+"""The score of a place for which no item is left. It stands for −∞, which JSON cannot represent."""
 _INDICES, _SCALAR = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
 Items = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """The distinct items of some histories: columns and batch rows, int32 [items], row by row; and the batch size, []."""
@@ -116,8 +116,8 @@ class ServedModel:
 class _Lines(tf.lookup.TextFileInitializer):
     """A table from a text file, whose name in the graph is `shared_name`.
 
-    Differs from its base in that name: the base's holds the path on the exporting machine, so that no two exports of a
-    run were equal. Tables of equal names are one table within a process: the name must tell the content.
+    Differs from its base in that name. The base's name holds the path on the exporting machine, so two exports of a run
+    would differ. Within a process, tables of equal names are one table, so the name must identify the content.
     """
 
     def __init__(self, shared_name: str, lines: Path, *columns: Any):

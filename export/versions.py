@@ -62,7 +62,7 @@ def newest_in(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def made_aside(export_dir: Path) -> Iterator[Path]:
-    """A folder in `export_dir` to build in, gone afterwards, and with it what killed exports left there."""
+    """A new folder in `export_dir` to build in, removed afterwards. First removes what killed exports left there."""
     is_new = not export_dir.exists()
     with contextlib.ExitStack() as held:
         with _exclusive(export_dir):  # no other export takes the new folder for a left one
@@ -126,7 +126,7 @@ def published(version_aside: Path, export_dir: Path) -> Path:
                 os.rename(version_aside, version)
             except OSError:
                 if not version.exists():
-                    raise
+                    raise  # else a process that does not use the lock took the number: count again
             else:
                 files.sync(export_dir)
-                return version  # otherwise a process that knows no lock took the number: count again
+                return version

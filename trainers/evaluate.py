@@ -108,8 +108,11 @@ def evaluate(
 def with_item_item(
     network: Autoencoder, settings: Settings, workdir: Workdir, split: Split, say: Say
 ) -> tuple[HybridModel, float]:
-    """The network with the workdir's item–item model, or with a new one where that was made for other weights or
-    settings; and the peak memory of the process that made it, in MB."""
+    """Adds the item–item model: the workdir's, if it was made for these weights and settings, else a new one.
+
+    Returns:
+      The hybrid model, and the peak memory in MiB of the process that fitted the item–item model.
+    """
     model = loading.hybrid(network, settings)
     variables = loading.item_item_variables(model)
     with contextlib.suppress(UserError):  # missing or damaged: it is made again
@@ -188,7 +191,7 @@ def fitted_candidates(
         say(f"Baselines: {baseline.label} …")
         try:
             rank = ranking.score_ranker(baseline.fit(split.train))
-        except UserError as error:  # a λ too small for the data costs a line of the report, not the run
+        except UserError as error:  # such as a λ too small for the data: the other candidates are still judged
             say(f"Left out: {error}")
             continue
         yield baseline, rank

@@ -4,7 +4,8 @@ Each user belongs to one community, and a community prefers a few genres and has
 of communities is the number of clusters that a mixture prior may find. `--data` of any run takes the file. Without a
 flag the log is the embedded data set.
 
-With `--parts` it is a folder of Parquet files instead, of any size, whose users have no tastes: to measure with.
+With `--parts` it writes a folder of Parquet files of any size instead. Their users have no tastes: such a log is for
+measuring time and memory.
 """
 
 import sys

@@ -24,7 +24,7 @@ def machine_memory() -> int:
 
 
 def check(settings: Settings, split: Split, say: Say, memory: int | None = None) -> None:
-    """Says what a run of a large model will take, and stops one that cannot fit.
+    """If a run needs more than half of the machine's memory, says how much; stops a run that cannot fit.
 
     Args:
       settings: of the run.

@@ -44,7 +44,10 @@ THEMES = tuple(_COLOURS)
 def png(
     draw: Draw, theme: str = "light", size: tuple[float, float] = SIZE, panels: int = 1, dpi: int = 200, rows: int = 1
 ) -> bytes:
-    """What `draw` puts on a pair of axes, or on several, row by row, that share y within a row; `size` in inches."""
+    """A PNG of what `draw` draws. It receives `rows` × `panels` axes, row by row; those of a row share the y axis.
+
+    `size` is in inches.
+    """
     background, text, grid, cycle = _COLOURS[theme]
     colours = {name: text for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
     colours |= {name: background for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}

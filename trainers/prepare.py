@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     commands.required(["out"], "python -m trainers.prepare --data=FILE_OR_FOLDER --out=FOLDER")
     values = flags.FLAGS
     options = engines.Options(values.engine, values.memory, values.shard_users, values.spark_master)
-    # An engine knows no order of the log, so it splits by a hash unless it is told otherwise.
+    # The engines do not keep the order of the log, so their default is --split_by=hash.
     defaults = {} if values.engine == MEMORY else {"split_by": "hash"}
     prepare(settings_from_flags(defaults, *SECTIONS), Path(values.out), options, given_flags(*SECTIONS))
 

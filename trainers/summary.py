@@ -13,7 +13,7 @@ from vae_cf_tf.settings.flagfiles import nearest
 from vae_cf_tf.settings.settings import written
 
 _NAMED = 6
-"""Settings that differ from a flagfile's, at most, where a run is called after that flagfile."""
+"""A run is called after the nearest flagfile only if at most this many settings differ from it."""
 
 
 def settings_line(settings: Settings) -> str:

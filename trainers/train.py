@@ -182,7 +182,7 @@ def _train_together(
     steps_per_epoch = steps_per_pass * options.passes
 
     def fit(epochs: int, steps_done: int, interrupt: keras.callbacks.Callback) -> None:
-        """Trains up to `epochs` in all, from where the checkpoint is: `steps_done` steps of an epoch are done."""
+        """Trains from the checkpoint up to epoch `epochs`; `steps_done` steps of its first epoch are done already."""
         first = divmod(checkpoint.epochs_done * steps_per_epoch + steps_done, steps_per_pass)
         group.fit(
             model,
@@ -203,11 +203,11 @@ def _train_together(
 
 
 def _release(variables: tree.Variables) -> None:
-    """Gives back the memory of variables that nobody reads any more.
+    """Frees the memory of variables that are no longer read, by assigning empty tensors to them.
 
-    Collecting them would not: TensorFlow never forgets a `tf.custom_gradient`, nor TFP what a bijector was given, and
-    with them the graph of the training step and all its variables. The system gets nothing back, but TensorFlow puts
-    the network that is built next there.
+    Garbage collection does not free it: TensorFlow keeps every `tf.custom_gradient`, and TFP the inputs of bijectors,
+    and these keep the graph of the training step with all its variables. The memory does not return to the system, but
+    TensorFlow uses it for the network that is built next.
     """
     for variable in variables.values():
         for part in tf.distribute.get_strategy().experimental_local_results(variable.value):

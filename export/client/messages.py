@@ -38,8 +38,8 @@ def is_utf8(text: str) -> bool:
 def rectangle(histories: Sequence[Sequence[str]]) -> list[list[str]]:
     """The histories padded with "" to one length, at least 1.
 
-    A server with pad_variable_length_inputs pads a request with its first cell. Of several histories that would add an
-    item of the first to the others, so their rows begin with "".
+    A server with pad_variable_length_inputs pads a request with the value of its first cell. In a request of several
+    histories, that would add an item of the first one to the others. So each of their rows begins with "".
     """
     lead = [""] if len(histories) > 1 else []
     width = max([len(lead) + len(history) for history in histories] + [1])

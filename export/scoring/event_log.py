@@ -19,7 +19,7 @@ from vae_cf_tf.settings import SplitSettings
 
 
 def is_log(path: Path) -> bool:
-    """Whether a file is a log of events: of no kind that holds histories, or Parquet without a column of lists."""
+    """Whether a file is a log of events: any suffix not in KINDS, or Parquet without a `history` or nested column."""
     if path.suffix != ".parquet":
         return path.suffix not in KINDS
     try:

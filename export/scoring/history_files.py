@@ -46,7 +46,7 @@ class Survey(NamedTuple):
       rows: their number.
       ids: item ids in the histories, repeats included.
       unknown: those of them that are not in the catalogue.
-      user_types: types of the users; more than one only in JSON lines; () where the file has no users.
+      user_types: types of the users; more than one only in JSON lines and TFRecord; () where the file has no users.
       binary_users: whether a user is bytes that are no UTF-8.
       has_rules: whether a row has a rule of what may be recommended.
     """
@@ -175,7 +175,7 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 class BadRow(Exception):
-    """What is wrong with the row behind the last one."""
+    """The row after the last one that was read is wrong. The text says how."""
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

@@ -19,7 +19,7 @@ Job = dict[str, Any]
 
 
 def read(folder: Path) -> Job | None:
-    """The job that was begun in `folder`; None in an empty folder."""
+    """The job begun in `folder`; None in an empty folder. Raises UserError for other content or a damaged job."""
     path = folder / JOB
     if not path.exists():
         if others := sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")):

@@ -110,7 +110,7 @@ def schema_of(user_types: tuple[pa.DataType, ...]) -> pa.Schema:
 def record_batch(
     schema: pa.Schema, users: list[Any] | None, ids: np.ndarray, scores: np.ndarray, counts: np.ndarray
 ) -> pa.RecordBatch:
-    """Rows of recommendations, of which each has its first `counts`, int [rows]; `schema`: see `schema_of`."""
+    """Recommendations as columns: of row i the first counts[i]. `counts`: int [rows]; `schema`: see `schema_of`."""
     offsets = pa.array(np.concatenate([[0], counts.cumsum()]), pa.int32())
     filled = np.arange(ids.shape[1]) < counts[:, None]
     columns = [] if users is None else [pa.array(users, schema.field("user").type)]
@@ -140,7 +140,7 @@ def _json_line(user: str | None, items: str, scores: str) -> str:
 
 
 def _csv_line(user: str | None, items: str, scores: str) -> str:
-    """The lists stay JSON, each in one field; a text as user stands alone, and none is empty."""
+    """Each list is JSON in one field. A user that is a text has no JSON quotes; a missing user is an empty field."""
     fields = [items, scores]
     if user is not None:
         value = json.loads(user)

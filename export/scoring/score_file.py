@@ -35,7 +35,11 @@ def score_file(
         began with.
       source, folder, kind, batch_size, part_rows, k, threshold: as the flags.
       columns: of a log of events.
-      processes: that make the parts between them; the parts are the same.
+      processes: how many make the parts; the parts do not depend on it.
+
+    Raises:
+      UserError: a bad row or model, or a `folder` of another job.
+      KeyboardInterrupt: Ctrl-C; its text says that the same command resumes.
     """
     for path in (model, source, folder):
         if not is_utf8(str(path)):

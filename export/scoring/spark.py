@@ -128,10 +128,10 @@ class Scored:
     Args:
       served: the model.
       source: what error messages call the input.
-      part_sizes: where the rows have a number: rows of a part, and of all parts. A request then holds rows of one part,
-        in their order.
-      text_kind: that of the answers where they are lines of text, in one column `value`.
-      user_types: as in `Survey`, of rows that are JSON lines.
+      part_sizes: rows of a part, and of all parts, if the rows have the columns PART and POSITION. A request then holds
+        rows of one part, in their order.
+      text_kind: "jsonl" or "csv": the answers are lines of text in one column `value`; "": they are columns.
+      user_types: as in `Survey`, for rows that are JSON lines; None: from the column `user`, if any.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Scored:
         return zip(numbers, rows_of(batch, self._source), strict=False)
 
     def _in_order(self, part: int | None, group: Iterable[tuple[tuple[int, int] | None, Row]]) -> Iterator[Row]:
-        """The rows of a part. Raises UserError where one is missing: Spark counted other ones before."""
+        """The rows of a part. Raises UserError if they are not those that were counted when the input was surveyed."""
         if part is None or self._part_sizes is None:
             yield from (row for _, row in group)
             return

@@ -62,6 +62,9 @@ def score(
       kind, batch_size, part_rows, k, threshold: as the flags.
       columns: of a log of events.
       settings: of Spark, each KEY=VALUE.
+
+    Raises:
+      UserError: a wrong argument, a bad row or file in `source`, an `output` that is not empty, or Spark fails.
     """
     version = versions.newest_in(model)
     job.check_k(version, k)
@@ -105,9 +108,9 @@ def score(
 
 @contextlib.contextmanager
 def session(settings: Sequence[str]) -> Iterator[SparkSession]:
-    """The Spark session that is there, or one that is stopped at the end.
+    """The active Spark session, or a new one that is stopped at the end.
 
-    What the JVM of a new one writes goes to a file, which stays if something fails.
+    The JVM of a new one writes to a log file. It is kept if Spark fails, and deleted after a UserError.
 
     Raises:
       UserError: there is no Java, or Spark does not start.
@@ -321,7 +324,7 @@ class _Target:
     """The output folder, on any file system of Spark's.
 
     Raises:
-      UserError: there is one already, unless an earlier job was killed while it wrote there.
+      UserError: it exists and is not empty, unless it holds only what a killed job left.
     """
 
     def __init__(self, session_: SparkSession, path: str):

@@ -20,8 +20,8 @@ THREADS = "TF_NUM_INTRAOP_THREADS"
 def make(scoring: Scoring, numbers: Sequence[int], workers: int) -> Iterator[int]:
     """Makes the parts `numbers` in `workers` processes; yields the rows of each when it is there.
 
-    The processes share out the cores, unless TF_NUM_INTRAOP_THREADS is set. They end when this process does, however
-    that may be: they hold a pipe that only this one can close.
+    The processes share out the cores, unless TF_NUM_INTRAOP_THREADS is set. They end when this process ends, even if it
+    is killed: each waits for the end of a pipe that only this process holds open.
 
     Raises:
       UserError: that of a process, or a process was killed.
@@ -49,7 +49,7 @@ _maker: PartMaker | None = None
 
 
 def _begin(scoring: Scoring, parent: Connection, threads: int, extensions: Sequence[str]) -> None:
-    """Prepares a process; what can fail for the user's mistake waits for the first part, which can tell of it."""
+    """Prepares a process. The model is loaded with the first part, since only `_make` can report a UserError."""
     global _scoring
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells the others
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

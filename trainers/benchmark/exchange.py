@@ -71,7 +71,7 @@ def _timed(model: Autoencoder, train: sp.csr_matrix, settings: Settings, steps: 
 
 @contextlib.contextmanager
 def _without_exchange() -> Iterator[None]:
-    """Within, steps that are traced take a replica's own numbers for the sum over replicas."""
+    """Steps traced within do not exchange numbers: each replica takes its own in place of the sum over replicas."""
     before = tf.distribute.ReplicaContext.all_reduce
     tf.distribute.ReplicaContext.all_reduce = lambda self, op, value, options=None: value
     try:

@@ -12,7 +12,7 @@ from trainers.benchmark.work import PRODUCTS, SMALLEST, MatrixProduct, Work
 HIGHEST_UTILISATION = 1.03
 """A step that is faster than its floor shows that one of the two is measured wrong. Three percent may be noise."""
 SPREAD = 1.15
-"""Ratio of the median step to the best one above which the times say more about other work on the machine."""
+"""Above this ratio of the median step to the best one, other work on the machine disturbed the measurement."""
 
 
 @dataclasses.dataclass
@@ -23,10 +23,10 @@ class Times:
       phases: those of an epoch.
       works: what a step of each phase has to do.
       users: training users.
-      users_per_step: those of a step.
-      seconds: of each call, by what was called: (phase.learns, "step"), (phase.learns, "forward") and likewise "forward
-        and backward", "optimiser" and, where there is one, "prior"; each product; "refresh"; "input pipeline".
-      bandwidth: bytes a second.
+      users_per_step: training users in a step.
+      seconds: of each timed call. The keys are (phase.learns, "step"); (phase.learns, name) for a name of `parts_of`,
+        such as "forward"; each `MatrixProduct`; "refresh"; "input pipeline"; each of `FORMS` that was timed.
+      bandwidth: of memory, bytes a second.
     """
 
     phases: Sequence[Phase]

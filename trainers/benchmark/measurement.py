@@ -58,7 +58,7 @@ def measured(
 
 
 class Measurement:
-    """Trains a model for some steps, and measures them in turns with what they are compared with.
+    """Trains a model for some steps, and times them in turns with their parts and with single matrix products.
 
     Args:
       settings: of the model and of the training.
@@ -102,13 +102,15 @@ class Measurement:
         self.times = Times(phases, works, train.shape[0], self.users_per_step, self.seconds)
 
     def run(self, steps: int) -> dict[str, Any]:
-        """Times `steps` steps of each phase and all else; returns the figures."""
+        """Times at least `steps` steps of each phase, their parts and their products; returns the figures."""
         rounds = min(ROUNDS, steps)
         for i in range(3 * rounds):
             if i >= rounds and self.times.utilisation() <= HIGHEST_UTILISATION:
                 break
-            reason = "" if i < rounds else f", because the utilisation came out as {self.times.utilisation():.2f}"
-            self.say(f"measuring, round {i + 1} of {rounds}{reason}")
+            planned, reason = rounds, ""
+            if i >= rounds:
+                planned, reason = 3 * rounds, f" at most, because the utilisation is {self.times.utilisation():.2f}"
+            self.say(f"measuring, round {i + 1} of {planned}{reason}")
             self._round(-(-steps // rounds))
         variables, train = self.model.trainable_variables, self.train
         return self.times.figures() | {

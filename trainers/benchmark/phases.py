@@ -41,7 +41,7 @@ def phases_of(model: Autoencoder) -> list[Phase]:
 
 
 def parts_of(model: Autoencoder, phase: Phase, batch: tf.RaggedTensor) -> dict[str, Call]:
-    """The parts of a step of this phase by their names."""
+    """Functions that run one part of a step each: "forward", "forward and backward", "optimiser", perhaps "prior"."""
     variables, seed = [v.value for v in phase.variables], tf.constant(_SEED)
     dtype = PRODUCT_DTYPES[model.step_options.dtype_policy]
 

@@ -55,9 +55,9 @@ def targets_in(text: str) -> list[float]:
 def courses(variants: Sequence[tuple[str, Settings]], split: Split, targets: Sequence[float], say: Say) -> list[Course]:
     """Fits the registered baselines and trains the models one after the other, on the same data and machine.
 
-    A clock runs for building, tracing, training and validation; and for the item–item model's fit and the choice of its
-    weight, each time anew. It stands still while test users are ranked and, between two epochs, while the item–item
-    model is made. Start of the process, reading and export are not in it.
+    The seconds of a point are those of building, tracing, training and validation up to its epoch, and those of fitting
+    the item–item model and choosing its weight after that epoch. They leave out the item–item models of earlier epochs,
+    the ranking of test users, the start of the process, reading and export.
 
     Args:
       variants: names and settings. The training of each ends when the largest target is met, or as its settings say.

@@ -164,7 +164,7 @@ class _Recorder:
         handles = sum(tensor.dtype == tf.resource for tensor in inputs)
         gradient = max((tensor for tensor in inputs if tensor.dtype != tf.resource), key=_bytes)
         self.bytes[UPDATES] += (2 * handles + 1) * _bytes(gradient)
-        if id(gradient) in self.from_products:  # read by the update alone
+        if id(gradient) in self.from_products:  # UPDATES has this read already: count it once
             self.bytes[PASSED] -= _bytes_through_memory(gradient)
 
 

@@ -68,7 +68,7 @@ def gini(counts: np.ndarray) -> float:
 
 
 def concentration(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share y of the sum of all counts that the share x of items with the largest counts has, from 0 to 1."""
+    """Arrays x and y, float [items + 1]: the share x of items with the largest counts has the share y of all counts."""
     ordered = np.sort(counts)[::-1]
     y = np.concatenate([[0.0], np.cumsum(ordered) / max(ordered.sum(), 1)])
     return np.linspace(0, 1, len(y)), y

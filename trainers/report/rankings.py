@@ -25,7 +25,7 @@ Rankings = dict[str, np.ndarray]
 def of_model(
     workdir: Workdir, model: Autoencoder | HybridModel, model_id: str, split: Split, batch_size: int
 ) -> Rankings:
-    """The lists of `model`, which is the workdir's and has this identity."""
+    """The lists of the workdir's `model`, read from rankings.npz if that was made for this split and `model_id`."""
     key = json.dumps([split.fingerprint(), model_id])
     return _kept(workdir.path / "rankings.npz", key, lambda: _ranked(ranking.model_ranker(model), split, batch_size))
 
@@ -33,7 +33,7 @@ def of_model(
 def of_baselines(
     workdir: Workdir, baselines: Mapping[str, Baseline], split: Split, batch_size: int
 ) -> dict[str, Rankings]:
-    """The lists of the baselines, which are given by name, by label."""
+    """The lists of the baselines, by label. The argument has them by registered name."""
 
     def make() -> Rankings:
         lists: Rankings = {}

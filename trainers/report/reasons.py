@@ -20,7 +20,7 @@ def owed_to(
       model: what recommended them.
       fold_in: histories, [users, items].
       recommended: int [users, n], item indices.
-      most: items of a recommendation, at most; only those without which it falls are named.
+      most: items per recommendation, at most. Items without which the log-probability does not fall are left out.
 
     Returns:
       By user and recommendation: item indices, the most important first.

@@ -4,10 +4,10 @@ Every setting of trainers.main is a flag here too, and holds for all runs, but e
 command goes on where it was interrupted. DIR receives results.md, results.png, results.json, and the workdirs in runs/.
 
 Plan evcf is the ablation of Kim & Suh 2019: prior × gating × depth × likelihood, with the settings of
-trainers/flags/evcf.flags where no flag gives others. Plan grid varies what --vary names and
-looks at validation users alone. Plan growth is prior × gating, one layer, multinomial, each tuned by itself on the
-validation users; with --training_users=N for several N, `python -m trainers.sweep.growth` plots what priors and gates
-gain as data grows.
+trainers/flags/evcf.flags where no flag gives others. Plan grid varies what --vary names and looks at validation users
+alone. Plan growth varies prior × gating, with one layer and the multinomial likelihood, and tunes each configuration
+separately on the validation users. After sweeps with several values of --training_users,
+`python -m trainers.sweep.growth` plots what priors and gates gain as data grows.
 """
 
 import sys
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     failed: dict[str, str] = {}
     parts, baselines = plans.PARTS[values.plan], Workdir(folder).baselines
     epochs_by = {point.settings.training.best_by for point in points}
-    # Not by a figure for which no run was stopped: those would be unfit for it.
+    # Leave out a criterion that is the --best_by of no run: no run's best epoch was chosen by it.
     criteria = [name for name in plans.CRITERIA.get(values.plan, (plans.MAIN,)) if name in epochs_by] or [plans.MAIN]
 
     def write_results() -> None:

@@ -127,7 +127,7 @@ def _criteria(sweeps: Sequence[Json]) -> list[str]:
 
 
 def _rows(sweep: Json, criterion: str) -> list[Json]:
-    """Those of the models tuned by the criterion; none where a sweep was not for it."""
+    """The configurations tuned by the criterion; [] if the sweep did not tune by it."""
     return sweep["chosen_by"].get(criterion, {"configurations": []})["configurations"]
 
 

@@ -34,7 +34,7 @@ EVCF: list[Axis] = [  # Kim & Suh 2019: prior, gating, depth; and the likelihood
     [_as_in(model, "block") for model in ("multvae", "multvae_gated")],
     [{"layers": layers} for layers in (1, 2, 3)],
 ]
-GROWTH: list[Axis] = EVCF[1:3]  # prior and gating, which Kim & Suh say pay
+GROWTH: list[Axis] = EVCF[1:3]  # prior and gating, which improve the metrics in Kim & Suh 2019
 PLANS: dict[str, list[Axis]] = {"evcf": EVCF, "grid": [], "growth": GROWTH}
 FLAGFILES = {"evcf": "evcf.flags", "growth": "evcf.flags"}
 """The shipped flagfile whose settings a plan starts from, where no --flagfile is given."""
@@ -61,7 +61,7 @@ TUNED: dict[str, list[Axis]] = {
 }  # fmt: skip
 """What a plan tunes for each of its configurations, on validation users with the first seed."""
 CRITERIA = {"growth": (MAIN, ELBO)}
-"""By what figures that is done, each choice for itself; NDCG@100 where none are named."""
+"""Metrics by which a plan tunes. Each metric makes a choice of its own. Plans not listed here use NDCG@100."""
 REFERENCES = {
     **{"evcf": _as_in("multvae", "latent", "prior", "block", "layers"), "grid": {}},
     "growth": _as_in("multvae", "latent", "prior", "block"),
@@ -80,7 +80,7 @@ class Configuration(NamedTuple):
 
     @property
     def variant(self) -> str:
-        """What the configurations share between which tuning chooses."""
+        """A name that is equal for configurations that differ only in tuned settings; tuning chooses one of these."""
         return described(self.untuned().varied)
 
     def untuned(self) -> "Configuration":
@@ -108,8 +108,8 @@ def expand(
       base: settings of all that does not vary.
       given: the names of the settings that were given as flags: they override the plan's.
       vary: "name=value,value,…" each; replaces the plan's values of that setting, or adds it.
-      where: "name=value: name=value,…" each; settings of those configurations only that the part before the colon
-        fits.
+      where: "name=value,…:name=value,…" each; the settings after the colon go to the configurations that have all
+        settings before it.
       tune: as `vary`, in place of what the plan tunes.
 
     Raises:
@@ -153,7 +153,7 @@ def parse(text: str) -> Choice:
 def reference_of(
     point: Configuration, points: Sequence[Configuration], settings: Mapping[str, Any]
 ) -> Configuration | None:
-    """The configuration that differs from `point` in these settings only, where the plan has it."""
+    """The configuration that `point` is compared with: `point` with these settings; None if the plan lacks it."""
     wanted = point.varied | {name: value for name, value in settings.items() if name in point.varied}
     fits = all(point.settings[n] == v for n, v in settings.items() if n not in point.varied)
     return next((other for other in points if other.varied == wanted), None) if fits else None

@@ -82,7 +82,7 @@ def collect(
 
 
 def averaged_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int) -> significance.Estimate:
-    """The paired difference of two configurations, each a user's mean over its seeds: a list of float [users] each."""
+    """The paired difference of two configurations. Each gives one array per seed, float [users]; these are averaged."""
     return significance.paired_difference(np.mean(ours, axis=0), np.mean(theirs, axis=0), seed=seed)
 
 

@@ -1,7 +1,7 @@
 """One run of a sweep, or its baselines, in a process of its own.
 
-Its flags are those of trainers.main. It lives as long as the sweep that started it: standard input is a pipe from there
-that only closes.
+Its flags are those of trainers.main. Its standard input is a pipe from the sweep that started it. Nothing is written
+there; when the pipe closes, because the sweep has ended, this process ends too.
 """
 
 import os
