@@ -21,6 +21,7 @@ import vae_cf_tf
 from trainers import memory_check
 from vae_cf_tf.data.synthetic import synthetic_log
 from vae_cf_tf.errors import UserError
+from vae_cf_tf.files import write_json
 from vae_cf_tf.registries import SIGNATURES
 from vae_cf_tf.runs.workdir import Workdir
 
@@ -309,14 +310,24 @@ def test_repr_shows_what_is_not_default():
         ({"beta_cap": None}, "--beta_cap takes a number. Received: None."),
         ({"latent": "none", "encoder_passes": 2}, "Contradictory flags"),
         ({"also_time_split": 3}, "--also_time_split takes true or false. Received: 3."),
-        ({"also_time_split": True}, "also_time_split and distribute='multi_worker' are for trainers.main"),
-        ({"distribute": "multi_worker"}, "also_time_split and distribute='multi_worker' are for trainers.main"),
     ],
 )
 def test_wrong_settings_are_told_as_the_flags_are(arguments, message):
     with pytest.raises(UserError) as told:
         vae_cf_tf.Recommender(**arguments)
     assert message in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("settings", [{"also_time_split": True}, {"distribute": "multi_worker"}])
+def test_what_only_the_command_trains_is_refused_by_fit_and_can_be_loaded(settings, tmp_path):
+    run = vae_cf_tf.Recommender(**QUICK | {"epochs": 1}, workdir=tmp_path / "run").fit(log_frame(), verbose=0)
+    path = tmp_path / "run" / "config.json"
+    write_json(path, {n: v for n, v in json.loads(path.read_text()).items() if n != "checksum"} | settings)
+    loaded = vae_cf_tf.Recommender.load(tmp_path / "run")
+    assert loaded.recommend([10, 11], k=3).equals(run.recommend([10, 11], k=3))
+    with pytest.raises(UserError, match=r"also_time_split and distribute='multi_worker' are for trainers.main") as told:
+        loaded.fit(log_frame(), verbose=0)
     assert "\n" not in str(told.value)
 
 

@@ -401,11 +401,14 @@ def _held_out(
     times: np.ndarray | None = None,
     hashes: Callable[[np.ndarray], list[str]] | None = None,
 ) -> tuple[HeldOut, np.ndarray]:
-    """Chooses the targets of the users `part` among the log's `users` and `columns`, int [events] (-1: not in the
-    catalogue): the latest if `times` are given, else those of the largest hash if `hashes` is given, else random ones.
-    Also returns the indices of the targets' events.
+    """Chooses the targets of the users `part`. Also returns the indices of the targets' events.
 
-    Args: hashes: gives a text for each of these events, a function of the ids of user and item.
+    With `times`, the targets are a user's latest items. Otherwise they are the items with the largest hash, if `hashes`
+    is given, or random ones.
+
+    Args:
+      users, columns: int [events], the log; column -1: not in the catalogue.
+      hashes: gives a text for each of these events, a function of the ids of user and item.
     """
     row = np.full(len(rank), -1, np.int32)
     row[part] = np.arange(len(part), dtype=np.int32)

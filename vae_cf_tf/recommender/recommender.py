@@ -80,8 +80,6 @@ class Recommender:
         settings |= {} if workdir is None else {"workdir": workdir}
         given = {name: typed(name, value) for name, value in settings.items()}
         self.settings = self._of_preset.replaced(**given)
-        if self.settings.run.also_time_split or self.settings.run.distribute == "multi_worker":
-            raise UserError("also_time_split and distribute='multi_worker' are for trainers.main. Leave them out here.")
         self._given = frozenset({*of_preset, *given})
         self._workdir = Workdir(self.settings.run.workdir) if workdir is not None else None
         self._is_temporary = workdir is None
@@ -113,6 +111,8 @@ class Recommender:
           UserError: invalid data, a workdir of a run with other settings or data, or a training that diverged.
           KeyboardInterrupt: Ctrl-C; its text says where the next `fit` resumes.
         """
+        if self.settings.run.also_time_split or self.settings.run.distribute == "multi_worker":
+            raise UserError("also_time_split and distribute='multi_worker' are for trainers.main. Leave them out here.")
         say = silent if verbose == 0 else print_line
         self._version = self._served = None
         settings, memory = self._source(self._data if data is None else data, say)
